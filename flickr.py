@@ -1,0 +1,2988 @@
+#!/usr/bin/env python3
+"""Mirror a Flickr user's photostream into a local folder, and keep it up to date.
+
+Every public photo at its highest resolution, with its title, description and comments,
+each with the language it is written in. Used as the command ``mirror_flickr``, as
+``python -m flickr``, or by importing :class:`FlickrApi` and
+:class:`FlickrUserPhotostreamMirroringAgent`.
+
+The module reads from top to bottom, each part using only what stands above it:
+languages, Flickr's things, Flickr's API, the cache on disk, what has been mirrored
+already, the agent, the command line.
+"""
+
+from __future__ import annotations
+
+import argparse
+import collections
+import contextlib
+import dataclasses
+import datetime
+import email.utils
+import enum
+import functools
+import getpass
+import hashlib
+import json
+import logging
+import os
+import pathlib
+import queue
+import random
+import re
+import signal
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, BinaryIO, TypeVar
+
+import requests
+import urllib3.exceptions
+
+__version__ = "1.0.0"
+
+LOGGER = logging.getLogger("flickr")
+
+
+# ---------------------------------------------------------------------------------------
+# 1. Languages
+#
+# pycountry and langdetect are imported where they are first needed: together they take
+# longer to load than everything else that `mirror_flickr --help` does.
+# ---------------------------------------------------------------------------------------
+
+
+class Locale:
+    """A language, optionally as it is used in one country: ``vie``, ``fra-CA``.
+
+    :param language_code: ISO 639-3 alpha-3 code, ISO 639-2/B code (``fre``) or ISO 639-1
+        alpha-2 code, in any case.
+    :param country_code: ISO 3166-1 alpha-2 code, in any case.
+    :raise ValueError: If the language or the country is unknown.
+    """
+
+    __slots__ = ("_country_code", "_language_code")
+
+    def __init__(self, language_code: str, country_code: str | None = None) -> None:
+        self._language_code = _alpha3_language_code(language_code)
+        self._country_code = None if country_code is None else _alpha2_country_code(country_code)
+
+    @staticmethod
+    def from_string(locale: str) -> Locale:
+        """Return the locale written as ``fra``, ``fr``, ``fra-CA`` or ``fr-CA``.
+
+        :raise ValueError: If it is written otherwise, or names nothing known.
+        """
+        if not isinstance(locale, str):
+            raise ValueError(f"not a locale: {locale!r}")
+        language_code, dash, country_code = locale.partition("-")
+        return Locale(language_code, country_code if dash else None)
+
+    @property
+    def language_code(self) -> str:
+        """ISO 639-3 alpha-3 code, in small letters."""
+        return self._language_code
+
+    @property
+    def country_code(self) -> str | None:
+        """ISO 3166-1 alpha-2 code, in capitals, or None."""
+        return self._country_code
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Locale):
+            return NotImplemented
+        return str(self) == str(other)
+
+    def __hash__(self) -> int:
+        return hash(str(self))
+
+    def __str__(self) -> str:
+        if self._country_code is None:
+            return self._language_code
+        return f"{self._language_code}-{self._country_code}"
+
+    __repr__ = __str__
+
+
+@functools.lru_cache(maxsize=1024)
+def _alpha3_language_code(code: str) -> str:
+    if isinstance(code, str) and re.fullmatch("[A-Za-z]{2,3}", code):
+        import pycountry
+
+        if len(code) == 2:
+            language = pycountry.languages.get(alpha_2=code.lower())
+        else:
+            language = pycountry.languages.get(alpha_3=code.lower()) or pycountry.languages.get(
+                bibliographic=code.lower()
+            )
+        if language is not None:
+            return language.alpha_3
+    raise ValueError(f"unknown language: {code!r}")
+
+
+@functools.lru_cache(maxsize=1024)
+def _alpha2_country_code(code: str) -> str:
+    if isinstance(code, str) and re.fullmatch("[A-Za-z]{2}", code):
+        import pycountry
+
+        country = pycountry.countries.get(alpha_2=code.upper())
+        if country is not None:
+            return country.alpha_2
+    raise ValueError(f"unknown country: {code!r}")
+
+
+class Label:
+    """A text for humans, with the locale it is written in.
+
+    :param locale: English if left out.
+    """
+
+    __slots__ = ("_content", "_locale")
+
+    def __init__(self, content: str, locale: Locale | None = None) -> None:
+        self._content = content
+        self._locale = Locale("eng") if locale is None else locale
+
+    @classmethod
+    def detecting(cls, content: str) -> Label:
+        """Return a label whose locale is detected when it is first asked for."""
+        label = cls.__new__(cls)
+        label._content = content
+        label._locale = None
+        return label
+
+    @property
+    def content(self) -> str:
+        """The text, to the letter as it was given."""
+        return self._content
+
+    @property
+    def locale(self) -> Locale:
+        """The language of the text."""
+        if self._locale is None:
+            self._locale = detect_locale(self._content)
+        return self._locale
+
+    def __repr__(self) -> str:
+        return f"<Label object at {id(self):#x}>"
+
+
+# Flickr's descriptions and comments are HTML fragments, full of addresses of other photos.
+# Every alternative stops at the next "<" or white space, so that no text, however long or
+# odd, takes more than one pass.
+_NOT_PROSE = re.compile(
+    r"""
+      </?[a-z!][^<>]*>                              # <b>, </a>, <a href="...">
+    | &(?:\#[0-9]{1,7}|\#x[0-9a-f]{1,6}|[a-z][a-z0-9]{1,30});   # &quot; &#39;
+    | (?:https?://|ftp://|www\.|flic\.kr/)[^\s<>\[\]]*
+    """,
+    re.IGNORECASE | re.VERBOSE,
+)
+
+# langdetect looks at no more than 10,000 characters; markup may come on top of them.
+_LONGEST_LOOK = 40_000
+
+
+def prose_of(text: str) -> str:
+    """Return what a reader would read of a text: no HTML tags, entities, web addresses."""
+    return _NOT_PROSE.sub(" ", text[:_LONGEST_LOOK]).strip()
+
+
+def detect_locale(text: str) -> Locale:
+    """Return the locale of a text; the same one every time for the same text.
+
+    English where there is nothing to tell by: no letters outside markup and addresses.
+    """
+    return Locale.from_string(detect_language_tag(prose_of(text)))
+
+
+@functools.lru_cache(maxsize=4096)
+def detect_language_tag(prose: str) -> str:
+    """Return langdetect's tag for a text (``vi``, ``zh-cn``), ``en`` if it has none."""
+    if not any(character.isalpha() for character in prose):
+        return "en"
+    from langdetect.lang_detect_exception import LangDetectException
+
+    detector = _detector_factory().create()
+    detector.append(prose)
+    try:
+        tag = detector.detect()
+    except LangDetectException:
+        return "en"
+    return "en" if tag == detector.UNKNOWN_LANG else tag
+
+
+_detector_lock = threading.Lock()
+_detector_factories: list[Any] = []
+
+
+def _detector_factory() -> Any:
+    """Return a factory of this module's own.
+
+    langdetect draws at random unless it is seeded, and its only seed is global: another
+    user of langdetect in the same process shall neither disturb this one nor be disturbed.
+    """
+    with _detector_lock:
+        if not _detector_factories:
+            from langdetect.detector_factory import PROFILES_DIRECTORY, DetectorFactory
+
+            factory = DetectorFactory()
+            factory.load_profile(PROFILES_DIRECTORY)
+            factory.set_seed(0)
+            _detector_factories.append(factory)
+        return _detector_factories[0]
+
+
+# ---------------------------------------------------------------------------------------
+# 2. Flickr's things: user, size, photo
+# ---------------------------------------------------------------------------------------
+
+
+def _text_of(payload: Any) -> str:
+    """Return a text as Flickr gives it: ``"text"`` or ``{"_content": "text"}``.
+
+    :raise ValueError: If it is neither.
+    """
+    if isinstance(payload, Mapping):
+        payload = payload.get("_content")
+    if payload is None:
+        return ""
+    if isinstance(payload, str):
+        return payload
+    if isinstance(payload, int | float) and not isinstance(payload, bool):
+        return str(payload)
+    raise ValueError(f"not a text: {_excerpt(payload)}")
+
+
+def _number_of(payload: Any) -> int | None:
+    """Return a number as Flickr gives it (``75``, ``"150"``), None for ``""`` and null."""
+    if isinstance(payload, Mapping):
+        payload = payload.get("_content")
+    if isinstance(payload, int) and not isinstance(payload, bool):
+        return payload
+    if isinstance(payload, str) and re.fullmatch("[0-9]{1,18}", payload.strip(), re.ASCII):
+        return int(payload)
+    return None
+
+
+def _excerpt(payload: Any) -> str:
+    """Return the start of anything that came from Flickr, for an error message."""
+    text = repr(payload)
+    return text if len(text) <= 60 else f"{text[:57]}..."
+
+
+class FlickrUser:
+    """A member of Flickr.
+
+    :param user_id: NSID, such as ``13476480@N07``.
+    :param username: The name that people know them by, such as ``manhhai``.
+    """
+
+    def __init__(self, user_id: str, username: str) -> None:
+        self._user_id = user_id
+        self._username = username
+
+    @staticmethod
+    def from_json(payload: Mapping[str, Any]) -> FlickrUser:
+        """Return the user that ``flickr.people.findByUsername`` answered with.
+
+        :raise ValueError: If the payload does not describe a user.
+        """
+        if not isinstance(payload, Mapping):
+            raise ValueError(f"not a Flickr user: {_excerpt(payload)}")
+        user_id = payload.get("nsid") or payload.get("id")
+        if not isinstance(user_id, str):
+            raise ValueError(f"a Flickr user without an NSID: {_excerpt(payload)}")
+        return FlickrUser(user_id, _text_of(payload.get("username")))
+
+    @property
+    def user_id(self) -> str:
+        """The user's NSID."""
+        return self._user_id
+
+    @property
+    def id(self) -> str:
+        """The user's NSID, as :attr:`user_id`."""
+        return self._user_id
+
+    @property
+    def username(self) -> str:
+        """The user's name."""
+        return self._username
+
+    def __repr__(self) -> str:
+        return f"<FlickrUser object at {id(self):#x}>"
+
+
+class FlickrPhotoSize:
+    """One of the resolutions in which Flickr offers a photo.
+
+    :param label: Flickr's name of it: ``Large 1600``, ``Original``.
+    :param width: Pixel columns, or None where Flickr does not say (some videos).
+    :param height: Pixel rows, or None.
+    :param url: Address of the file.
+    :param media: ``photo``, or ``video`` for the playable files of a video.
+    """
+
+    def __init__(
+        self, label: str, width: int | None, height: int | None, url: str, media: str = "photo"
+    ) -> None:
+        self._label = label
+        self._width = width
+        self._height = height
+        self._url = url
+        self._media = media
+
+    @staticmethod
+    def from_json(payload: Mapping[str, Any]) -> FlickrPhotoSize:
+        """Return a size as a row of ``flickr.photos.getSizes`` gives it.
+
+        :raise ValueError: If the payload does not describe a size.
+        """
+        if not isinstance(payload, Mapping) or not isinstance(payload.get("source"), str):
+            raise ValueError(f"not a size of a photo: {_excerpt(payload)}")
+        return FlickrPhotoSize(
+            _text_of(payload.get("label")),
+            _number_of(payload.get("width")),
+            _number_of(payload.get("height")),
+            payload["source"],
+            payload.get("media") or "photo",
+        )
+
+    @property
+    def label(self) -> str:
+        """Flickr's name of the size."""
+        return self._label
+
+    @property
+    def width(self) -> int | None:
+        """Pixel columns."""
+        return self._width
+
+    @property
+    def height(self) -> int | None:
+        """Pixel rows."""
+        return self._height
+
+    @property
+    def url(self) -> str:
+        """Address of the file."""
+        return self._url
+
+    @property
+    def media(self) -> str:
+        """``photo`` or ``video``."""
+        return self._media
+
+    @property
+    def pixels(self) -> int:
+        """Number of pixels; 0 where Flickr does not tell both sides."""
+        return (self._width or 0) * (self._height or 0)
+
+
+# Suffixes of the listing's url_X, width_X, height_X fields, in the order of Flickr's labels.
+SIZE_LABELS = {
+    "sq": "Square",
+    "q": "Large Square",
+    "t": "Thumbnail",
+    "s": "Small",
+    "n": "Small 320",
+    "w": "Small 400",
+    "m": "Medium",
+    "z": "Medium 640",
+    "c": "Medium 800",
+    "l": "Large",
+    "h": "Large 1600",
+    "k": "Large 2048",
+    "3k": "X-Large 3K",
+    "4k": "X-Large 4K",
+    "f": "X-Large 4K",
+    "5k": "X-Large 5K",
+    "6k": "X-Large 6K",
+    "o": "Original",
+}
+
+# Playable files of a video, best first. `Video Player` is a Flash page and not a file;
+# `Video Original` is given to its owner only.
+VIDEO_LABELS = (
+    "orig", "1080p", "720p", "360p", "288p", "700", "300", "100", "appletv", "iphone_wifi",
+)  # fmt: skip
+
+
+class FlickrPhoto:
+    """A photo, or a video, of a photostream.
+
+    :param photo_id: Flickr's identification of the photo.
+    :param title: The title; its language is detected on first use unless it is a label.
+    """
+
+    def __init__(self, photo_id: str, title: str | Label) -> None:
+        self._id = photo_id
+        self._title = title if isinstance(title, Label) else Label.detecting(title)
+        self._description: Label | None = None
+        self._comments: list[Label] | None = None
+        self._sizes: list[FlickrPhotoSize] = []
+        self._comment_count: int | None = None
+        self._media = "photo"
+
+    @staticmethod
+    def from_json(payload: Mapping[str, Any]) -> FlickrPhoto:
+        """Return the photo of a row of ``flickr.people.getPhotos``, extras included.
+
+        :raise ValueError: If the payload does not describe a photo.
+        """
+        if not isinstance(payload, Mapping):
+            raise ValueError(f"not a photo: {_excerpt(payload)}")
+        photo_id = payload.get("id")
+        if isinstance(photo_id, int) and not isinstance(photo_id, bool):
+            photo_id = str(photo_id)
+        if not isinstance(photo_id, str) or not re.fullmatch("[0-9]{1,30}", photo_id, re.ASCII):
+            raise ValueError(f"not the id of a photo: {_excerpt(photo_id)}")
+        photo = FlickrPhoto(photo_id, _text_of(payload.get("title")))
+        if payload.get("description") is not None:
+            photo.description = _text_of(payload["description"])
+        photo._comment_count = _number_of(payload.get("count_comments"))
+        photo._media = "video" if payload.get("media") == "video" else "photo"
+        photo.sizes = [
+            FlickrPhotoSize(
+                label,
+                _number_of(payload.get(f"width_{suffix}")),
+                _number_of(payload.get(f"height_{suffix}")),
+                payload[f"url_{suffix}"],
+            )
+            for suffix, label in SIZE_LABELS.items()
+            if isinstance(payload.get(f"url_{suffix}"), str)
+        ]
+        return photo
+
+    @property
+    def id(self) -> str:
+        """Flickr's identification of the photo."""
+        return self._id
+
+    @property
+    def title(self) -> Label:
+        """The title."""
+        return self._title
+
+    @property
+    def description(self) -> Label | None:
+        """The description, set as text; None while it is not known."""
+        return self._description
+
+    @description.setter
+    def description(self, description: str) -> None:
+        self._description = Label.detecting(description)
+
+    @property
+    def comments(self) -> list[Label] | None:
+        """The comments, set as texts; None while they are not known."""
+        return self._comments
+
+    @comments.setter
+    def comments(self, comments: Iterable[str]) -> None:
+        self._comments = [Label.detecting(comment) for comment in comments]
+
+    @property
+    def comment_count(self) -> int | None:
+        """Number of comments, None where the listing does not tell."""
+        return self._comment_count
+
+    @property
+    def media(self) -> str:
+        """``photo`` or ``video``."""
+        return self._media
+
+    @property
+    def sizes(self) -> list[FlickrPhotoSize]:
+        """The sizes that Flickr offers, in its order; empty while they are not known."""
+        return self._sizes
+
+    @sizes.setter
+    def sizes(self, sizes: Iterable[FlickrPhotoSize]) -> None:
+        self._sizes = list(sizes)
+
+    @property
+    def best_size(self) -> FlickrPhotoSize | None:
+        """The picture with most pixels, of equal ones the first in Flickr's order.
+
+        None while no size with both a width and a height is known. A video's best size is
+        its largest poster frame: see :attr:`best_video` for the film.
+        """
+        pictures = [size for size in self._sizes if size.media == "photo" and size.pixels]
+        return max(pictures, key=lambda size: size.pixels, default=None)
+
+    @property
+    def best_video(self) -> FlickrPhotoSize | None:
+        """The best playable file of a video, None where there is none."""
+        films = {size.label: size for size in self._sizes if size.media == "video"}
+        return next((films[label] for label in VIDEO_LABELS if label in films), None)
+
+    @property
+    def digest(self) -> str:
+        """What the photo's files are named after: 32 hexadecimal digits."""
+        return hashlib.md5(f"flickr.{self._id}".encode(), usedforsecurity=False).hexdigest()
+
+    @property
+    def image_filename(self) -> str:
+        """Name of the image file: the digest, and the extension of the best size's address.
+
+        ``.jpg`` while no size is known. The original of a photo may be a PNG or a GIF.
+        """
+        best_size = self.best_size
+        extension = best_size and re.search(
+            r"[^/]/[^/?#]*(\.[A-Za-z0-9]{1,5})(?=$|[?#])", best_size.url
+        )
+        return self.digest + (extension.group(1).lower() if extension else ".jpg")
+
+    @property
+    def video_filename(self) -> str:
+        """Name of a video's film."""
+        return f"{self.digest}.mp4"
+
+    @property
+    def info_filename(self) -> str:
+        """Name of the file that holds the photo's texts."""
+        return f"{self.digest}.json"
+
+
+# ---------------------------------------------------------------------------------------
+# 3. Flickr's API: errors, pacing, FlickrApi
+# ---------------------------------------------------------------------------------------
+
+FLICKR_API_URL = "https://www.flickr.com/services/rest/"
+
+# Under 3,600 calls an hour for one key: https://www.flickr.com/services/developer/api/
+CALLS_PER_HOUR = 3600
+
+LARGEST_PAGE = 500
+
+# Answers that pass with time, says Flickr; every other code is its last word.
+PASSING_CODES = frozenset({0, 105, 106, 201})
+
+# "Photo not found" and "Permission denied", of the methods that ask for one photo.
+PHOTO_GONE_CODES = frozenset({1, 2})
+
+
+class FlickrError(Exception):
+    """What Flickr refused: ``str(error)`` is Flickr's message.
+
+    :ivar code: Flickr's number of the error, None where there was no answer to take it from.
+    """
+
+    def __init__(self, message: str, code: int | None = None) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+class FlickrUnavailable(FlickrError):
+    """No usable answer, however often it was asked for: Flickr or the line is down."""
+
+
+class Stopped(Exception):
+    """The program was asked to stop while this was under way."""
+
+
+class PassingTrouble(Exception):
+    """One attempt failed in a way that another one may not."""
+
+
+class TooManyRequests(PassingTrouble):
+    """Flickr asks for a pause.
+
+    :ivar seconds: How long, None where it does not say.
+    """
+
+    def __init__(self, seconds: float | None) -> None:
+        super().__init__("Flickr asks for fewer requests (HTTP status 429)")
+        self.seconds = seconds
+
+
+class Clock:
+    """Time, and the wish to stop, as the rest of the program sees them.
+
+    A test holds one of its own in its place: nothing else here reads the time or sleeps.
+    """
+
+    def __init__(self) -> None:
+        self._stop = threading.Event()
+
+    def now(self) -> float:
+        """Return seconds of a clock that only ever goes forward."""
+        return time.monotonic()
+
+    def date(self) -> float:
+        """Return the date, in seconds since 1970."""
+        return time.time()
+
+    def sleep(self, seconds: float) -> None:
+        """Let seconds go by.
+
+        :raise Stopped: If the program was asked to stop, as soon as it is.
+        """
+        if self._stop.wait(max(0.0, seconds)):
+            raise Stopped
+
+    def stop(self) -> None:
+        """Wake every sleeper."""
+        self._stop.set()
+
+    def go_on(self) -> None:
+        """Take back :meth:`stop`."""
+        self._stop.clear()
+
+    def check(self) -> None:
+        """Return, or raise.
+
+        :raise Stopped: If the program was asked to stop.
+        """
+        if self._stop.is_set():
+            raise Stopped
+
+
+class CallBudget:
+    """Which calls Flickr's limit lets through: so many in any hour, at what pace ever.
+
+    A short run is not held up at all; a long one makes as many calls as the limit permits.
+
+    :param calls_per_hour: The limit, at least 1.
+    """
+
+    WINDOW = 3600.0
+
+    def __init__(self, calls_per_hour: int = CALLS_PER_HOUR) -> None:
+        self.calls_per_hour = calls_per_hour
+        self._calls: collections.deque[float] = collections.deque(maxlen=calls_per_hour)
+
+    def wait(self, now: float) -> float:
+        """Return the seconds until the next call may be made, 0 if it may be made now."""
+        if len(self._calls) < self.calls_per_hour:
+            return 0.0
+        return max(0.0, self._calls[0] + self.WINDOW - now)
+
+    def spend(self, now: float) -> None:
+        """Take a call made now into account."""
+        self._calls.append(now)
+
+
+# Another attempt follows a failed one after about half a second, then 1, 2, 4, 8.
+ATTEMPTS = 6
+FIRST_DELAY = 0.5
+
+# Without word from Flickr of how long, pauses are of about 5, 10, 20, 40, 80 seconds; a
+# request that was held up for this long and is refused once more is given up.
+FIRST_PAUSE = 5.0
+LONGEST_PAUSE = 300.0
+PATIENCE = 120.0
+
+
+def back_off_delay(failures: int, chance: float) -> float:
+    """Return the seconds to wait after so many failed attempts (1 or more).
+
+    :param chance: A random number of 0 to 1: clients that failed together shall not come
+        back together.
+    """
+    return FIRST_DELAY * 2.0 ** (failures - 1) * (0.75 + chance / 2)
+
+
+def pause_length(asked_for: float | None, pauses: int, chance: float) -> float:
+    """Return the seconds to send nothing.
+
+    :param asked_for: What Flickr's Retry-After header said, in seconds, if it said anything.
+    :param pauses: How many pauses came before this one without a good answer between.
+    :param chance: A random number of 0 to 1.
+    """
+    if asked_for is not None:
+        return max(1.0, asked_for)
+    return min(LONGEST_PAUSE, FIRST_PAUSE * 2.0**pauses) * (1.0 + chance / 4)
+
+
+def retry_after_seconds(header: str | None, date: float) -> float | None:
+    """Return what a Retry-After header asks for, None where there is no sense in it.
+
+    :param header: A number of seconds or an HTTP date (RFC 9110, 10.2.3).
+    :param date: The present, in seconds since 1970.
+    """
+    if header is None:
+        return None
+    if re.fullmatch("[0-9]{1,6}", header.strip(), re.ASCII):
+        return float(header)
+    try:
+        return max(0.0, email.utils.parsedate_to_datetime(header).timestamp() - date)
+    except (TypeError, ValueError, OverflowError):
+        return None
+
+
+def span_of(seconds: float) -> str:
+    """Return a length of time as people say it: ``45 s``, ``12 min``, ``3 h 20 min``."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 100 else f"{minutes // 60} h {minutes % 60:02} min"
+
+
+Answer = TypeVar("Answer")
+
+
+class Service:
+    """One of Flickr's services, the API or the image servers, as a polite client uses it.
+
+    Every request goes through :meth:`ask`, from any number of threads. It is made within
+    the budget, never into a pause, and again for as long as that may help.
+
+    :param name: What messages call it.
+    :param budget: The limit on its calls, None for none.
+    :param places: Most requests at one time, None for any number. For a while after Flickr
+        asked for a pause there are fewer.
+    :param chance: Source of random numbers of 0 to 1.
+    """
+
+    SUCCESSES_PER_PLACE = 25
+
+    def __init__(
+        self,
+        name: str,
+        clock: Clock,
+        *,
+        budget: CallBudget | None = None,
+        places: int | None = None,
+        chance: Callable[[], float] = random.random,
+    ) -> None:
+        self.name = name
+        self.requests = 0
+        self._clock = clock
+        self._budget = budget
+        self._chance = chance
+        self._most_places = places
+        self._places = places
+        self._in_flight = 0
+        self._successes = 0
+        self._pauses = 0
+        self._pause_end = 0.0
+        self._pause_announced = 0.0
+        self._changed = threading.Condition()
+
+    def ask(self, request: Callable[[], Answer]) -> Answer:
+        """Return what a request returns, attempted as often as it takes.
+
+        :param request: Makes one attempt. What it raises is final, except for
+            :class:`PassingTrouble`.
+        :raise FlickrUnavailable: If the trouble does not pass.
+        :raise Stopped: If the program is asked to stop.
+        """
+        failures = 0
+        held_up = 0.0
+        while True:
+            started = self._enter()
+            try:
+                answer = request()
+            except TooManyRequests as refusal:
+                pause = self._pause(refusal.seconds, started)
+                if held_up >= PATIENCE:
+                    raise FlickrUnavailable(str(refusal)) from None
+                held_up += pause
+            except PassingTrouble as trouble:
+                failures += 1
+                if failures == ATTEMPTS:
+                    raise FlickrUnavailable(f"{trouble}, {failures} times over") from trouble
+                LOGGER.debug("%s: %s; trying again", self.name, trouble)
+                self._leave()
+                started = None
+                self._clock.sleep(back_off_delay(failures, self._chance()))
+            else:
+                self._succeeded()
+                return answer
+            finally:
+                if started is not None:
+                    self._leave()
+
+    def _enter(self) -> float:
+        """Wait for a place, the end of a pause and the budget; return when that was."""
+        while True:
+            with self._changed:
+                now = self._clock.now()
+                wait = self._pause_end - now
+                if wait <= 0 and self._budget is not None:
+                    wait = self._budget.wait(now)
+                    self._announce_budget(wait, now)
+                if wait <= 0:
+                    if self._places is None or self._in_flight < self._places:
+                        self._in_flight += 1
+                        self.requests += 1
+                        if self._budget is not None:
+                            self._budget.spend(now)
+                        self._clock.check()
+                        return now
+                    self._changed.wait(0.25)
+            self._clock.sleep(wait) if wait > 0 else self._clock.check()
+
+    def _leave(self) -> None:
+        with self._changed:
+            self._in_flight -= 1
+            self._changed.notify()
+
+    def _succeeded(self) -> None:
+        with self._changed:
+            self._pauses = 0
+            if self._places is not None and self._places < self._most_places:
+                self._successes += 1
+                if self._successes >= self.SUCCESSES_PER_PLACE:
+                    self._successes = 0
+                    self._places += 1
+
+    def _pause(self, asked_for: float | None, started: float) -> float:
+        """Send nothing for a while; return the seconds from now until its end.
+
+        Requests that were under way when a pause began are refused too: they belong to it.
+        """
+        with self._changed:
+            now = self._clock.now()
+            if asked_for is not None or started >= self._pause_end:
+                seconds = pause_length(asked_for, self._pauses, self._chance())
+                if started >= self._pause_end:
+                    self._pauses += 1
+                    self._successes = 0
+                    if self._places is not None:
+                        self._places = max(1, self._places // 2)
+                if now + seconds > self._pause_end + 1.0:
+                    LOGGER.warning(
+                        "%s asks for fewer requests: pausing for %s",
+                        self.name,
+                        span_of(seconds),
+                    )
+                self._pause_end = max(self._pause_end, now + seconds)
+            return max(0.0, self._pause_end - now)
+
+    def _announce_budget(self, wait: float, now: float) -> None:
+        if wait >= 5.0 and now + wait > self._pause_announced + 5.0:
+            self._pause_announced = now + wait
+            end = datetime.datetime.fromtimestamp(self._clock.date() + wait)
+            LOGGER.warning(
+                "%s allows %s calls an hour and they are made: going on in %s, at %s",
+                self.name,
+                f"{self._budget.calls_per_hour:,}",
+                span_of(wait),
+                end.strftime("%H:%M"),
+            )
+
+
+class Web:
+    """Flickr's servers over kept-alive connections, with the environment's proxy and CAs.
+
+    :param connections: Most connections kept to one server.
+    :param stall: Seconds without a sign of life after which a body is given up; over the
+        same time it must bring at least 1 KiB a second.
+    """
+
+    CHUNK = 128 * 1024
+    CONNECT_SECONDS = 10.0
+    SLOWEST = 1024
+
+    def __init__(
+        self, clock: Clock | None = None, *, connections: int = 16, stall: float = 30.0
+    ) -> None:
+        self.clock = clock or Clock()
+        self.stall = stall
+        self.session = requests.Session()
+        self.session.headers["User-Agent"] = f"mirror-flickr/{__version__}"
+        adapter = requests.adapters.HTTPAdapter(
+            pool_connections=8, pool_maxsize=connections + 4, max_retries=0
+        )
+        self.session.mount("https://", adapter)
+        self.session.mount("http://", adapter)
+        _hide_keys_from_urllib3()
+
+    @contextlib.contextmanager
+    def get(self, url: str, **options: Any) -> Iterator[requests.Response]:
+        """Give the answer to one GET request, its body still to be read.
+
+        Whatever goes wrong up to the end of the block is told in words for people, which
+        never hold the address: the API's has the key in it.
+
+        :param options: As of ``requests.Session.get``.
+        :raise TooManyRequests: If the server asks for a pause.
+        :raise PassingTrouble: If another attempt may succeed.
+        :raise FlickrUnavailable: If it may not.
+        """
+        if not re.match("https?://", url, re.IGNORECASE):
+            raise FlickrUnavailable(f"not a web address: {_excerpt(url)}")
+        try:
+            with self.session.get(
+                url, stream=True, timeout=(self.CONNECT_SECONDS, self.stall), **options
+            ) as response:
+                if response.status_code == 429 or (
+                    response.status_code == 503 and "Retry-After" in response.headers
+                ):
+                    raise TooManyRequests(
+                        retry_after_seconds(response.headers.get("Retry-After"), self.clock.date())
+                    )
+                if response.status_code >= 500:
+                    raise PassingTrouble(f"the server answers HTTP {response.status_code}")
+                yield response
+        except requests.exceptions.SSLError:
+            raise FlickrUnavailable(
+                f"the certificate of {_host_of(url)} does not verify; behind a proxy of your"
+                " own, point REQUESTS_CA_BUNDLE to its certificates"
+            ) from None
+        except requests.exceptions.ProxyError:
+            raise PassingTrouble(f"the proxy does not reach {_host_of(url)}") from None
+        except requests.exceptions.TooManyRedirects:
+            raise FlickrUnavailable("the server redirects for ever") from None
+        except requests.exceptions.Timeout:
+            raise PassingTrouble(f"{_host_of(url)} does not answer") from None
+        except (
+            requests.exceptions.InvalidSchema,
+            requests.exceptions.InvalidURL,
+            requests.exceptions.MissingSchema,
+        ):
+            raise FlickrUnavailable("the address leads to no web page") from None
+        except (
+            requests.exceptions.RequestException,
+            urllib3.exceptions.HTTPError,
+            ConnectionError,
+            TimeoutError,
+        ):
+            raise PassingTrouble(f"the connection to {_host_of(url)} broke") from None
+
+    def chunks(self, response: requests.Response, most: int) -> Iterator[bytes]:
+        """Give the body piece by piece, each as soon as it is there.
+
+        :param most: Bytes; a longer body is no such thing as asked for.
+        :raise PassingTrouble: If the body trickles, or is shorter than announced.
+        :raise FlickrUnavailable: If it does not end.
+        :raise Stopped: If the program is asked to stop.
+        """
+        # requests' own iter_content waits for a whole chunk, and so for ever if it trickles;
+        # read1 does not, but raises urllib3's errors untranslated.
+        received = 0
+        mark_time, mark_bytes = self.clock.now(), 0
+        while chunk := response.raw.read1(self.CHUNK, decode_content=True):
+            received += len(chunk)
+            yield chunk
+            if received > most:
+                raise FlickrUnavailable(f"the answer does not end ({received:,} bytes)")
+            self.clock.check()
+            now = self.clock.now()
+            if now - mark_time >= self.stall:
+                if received - mark_bytes < self.SLOWEST * self.stall:
+                    raise PassingTrouble("the answer trickles")
+                mark_time, mark_bytes = now, received
+
+
+def _host_of(url: str) -> str:
+    match = re.match(r"\w+://([\w.:-]+)", url)
+    return match.group(1) if match else "the server"
+
+
+class _KeyFilter(logging.Filter):
+    """urllib3 logs each request's address, at DEBUG; the API's holds the key."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        message = record.getMessage()
+        if "api_key=" in message:
+            record.msg = re.sub(r"api_key=[^&\s\"]*", "api_key=...", message)
+            record.args = None
+        return True
+
+
+def _hide_keys_from_urllib3() -> None:
+    logger = logging.getLogger("urllib3.connectionpool")
+    if not any(isinstance(each, _KeyFilter) for each in logger.filters):
+        logger.addFilter(_KeyFilter())
+
+
+@dataclasses.dataclass(frozen=True)
+class PhotostreamPage:
+    """A page of a photostream, as Flickr gave it.
+
+    :ivar rows: A photo each, newest first; in its place, a ValueError for a row that makes
+        no sense.
+    :ivar page_count: Pages of this length in the photostream.
+    :ivar photo_count: Photos in the photostream.
+    """
+
+    rows: Sequence[FlickrPhoto | ValueError]
+    page_count: int
+    photo_count: int
+
+
+class FlickrApi:
+    """Flickr's REST API, as far as it shows public photos.
+
+    Calls are unsigned: the secret is kept for who builds on this class, and never sent.
+
+    :param consumer_key: The API key.
+    :param consumer_secret: The API key's secret.
+    :param url: Address of the API; Flickr's, or that of the environment variable
+        ``FLICKR_API_URL``, if left out.
+    :param calls_per_hour: Most calls made in any hour.
+    :param web: How the servers are reached.
+    :param chance: Source of random numbers of 0 to 1, for the pauses between attempts.
+    """
+
+    LONGEST_ANSWER = 100 * 1024 * 1024
+
+    def __init__(
+        self,
+        consumer_key: str,
+        consumer_secret: str,
+        *,
+        url: str | None = None,
+        calls_per_hour: int = CALLS_PER_HOUR,
+        web: Web | None = None,
+        chance: Callable[[], float] = random.random,
+    ) -> None:
+        self.__consumer_key = consumer_key
+        self.__consumer_secret = consumer_secret
+        self._url = url or os.environ.get("FLICKR_API_URL") or FLICKR_API_URL
+        self._web = web or Web()
+        self._service = Service(
+            "Flickr's API",
+            self._web.clock,
+            budget=CallBudget(calls_per_hour),
+            chance=chance,
+        )
+
+    @property
+    def calls(self) -> int:
+        """Number of calls made so far, repeated ones included."""
+        return self._service.requests
+
+    def find_user(self, username: str) -> FlickrUser:
+        """Return the user of that name (``flickr.people.findByUsername``).
+
+        :raise FlickrError: If there is none: "User not found", code 1.
+        """
+        payload = self._call("flickr.people.findByUsername", "user", username=username)
+        return _sensible(FlickrUser.from_json, payload)
+
+    def get_photos(
+        self, user_id: str, page: int = 1, per_page: int = 100
+    ) -> tuple[list[FlickrPhoto], int, int]:
+        """Return a page of a user's public photos (``flickr.people.getPhotos``).
+
+        :param user_id: NSID of the user.
+        :param page: 1 is the page of the newest photos.
+        :param per_page: 1 to 500.
+        :return: The photos, newest first; the number of pages; the number of photos.
+        :raise ValueError: If page or per_page is out of its range.
+        :raise FlickrError: If Flickr refuses.
+        """
+        answer = self.get_photostream_page(user_id, page, per_page)
+        photos = [row for row in answer.rows if isinstance(row, FlickrPhoto)]
+        return photos, answer.page_count, answer.photo_count
+
+    def get_photostream_page(
+        self, user_id: str, page: int = 1, per_page: int = 100, extras: Iterable[str] = ()
+    ) -> PhotostreamPage:
+        """Return a page of a user's public photos, with more of each at no further call.
+
+        :param extras: Names of Flickr's, such as ``description`` and ``url_o``.
+        :raise ValueError: If page or per_page is out of its range.
+        :raise FlickrError: If Flickr refuses.
+        """
+        if not 1 <= per_page <= LARGEST_PAGE:
+            raise ValueError(f"per_page is {per_page}, not of 1 to {LARGEST_PAGE}")
+        if page < 1:
+            raise ValueError(f"page is {page}, the first one is 1")
+        parameters = {"user_id": user_id, "page": page, "per_page": per_page}
+        if extras:
+            parameters["extras"] = ",".join(extras)
+        payload = self._call("flickr.people.getPhotos", "photos", **parameters)
+        return _sensible(_photostream_page_of, payload)
+
+    def get_photo_sizes(self, photo_id: str) -> list[FlickrPhotoSize]:
+        """Return the sizes of a photo, in Flickr's order (``flickr.photos.getSizes``).
+
+        :raise FlickrError: If Flickr refuses: "Photo not found", code 1.
+        """
+        payload = self._call("flickr.photos.getSizes", "sizes", photo_id=photo_id)
+        return _sensible(lambda sizes: [FlickrPhotoSize.from_json(each) for each in sizes],
+                         _rows_of(payload, "size"))  # fmt: skip
+
+    def get_photo_description(self, photo_id: str) -> str:
+        """Return the description of a photo, "" if it has none (``flickr.photos.getInfo``).
+
+        :raise FlickrError: If Flickr refuses: "Photo not found", code 1.
+        """
+        payload = self._call("flickr.photos.getInfo", "photo", photo_id=photo_id)
+        return _sensible(lambda photo: _text_of(photo.get("description")), payload)
+
+    def get_photo_comments(self, photo_id: str) -> list[str]:
+        """Return the comments on a photo, oldest first (``flickr.photos.comments.getList``).
+
+        All of them come in one answer; where there are none it has no ``comment`` key.
+
+        :raise FlickrError: If Flickr refuses: "Photo not found", code 1.
+        """
+        payload = self._call("flickr.photos.comments.getList", "comments", photo_id=photo_id)
+        return _sensible(lambda comments: [_text_of(each) for each in comments],
+                         _rows_of(payload, "comment"))  # fmt: skip
+
+    def get_photo_info(self, photo_id: str) -> tuple[str, list[str]]:
+        """Return the description of a photo and the comments on it.
+
+        :raise FlickrError: If Flickr refuses: "Photo not found", code 1.
+        """
+        return self.get_photo_description(photo_id), self.get_photo_comments(photo_id)
+
+    def _call(self, method: str, key: str, **parameters: Any) -> Mapping[str, Any]:
+        """Return what an API method answers with under its key."""
+        parameters = {
+            "method": method,
+            "api_key": self.__consumer_key,
+            "format": "json",
+            "nojsoncallback": 1,
+            **parameters,
+        }
+
+        def attempt() -> Mapping[str, Any]:
+            with self._web.get(self._url, params=parameters) as response:
+                body = b"".join(self._web.chunks(response, self.LONGEST_ANSWER))
+                return _payload_of(body, response.status_code, key)
+
+        return self._service.ask(attempt)
+
+
+def _payload_of(body: bytes, status: int, key: str) -> Mapping[str, Any]:
+    """Return an answer's payload under its key.
+
+    :raise FlickrError: If the answer is a refusal.
+    :raise PassingTrouble: If it is no answer of the API: at times Flickr gives an HTML page
+        or nothing at all, and a good answer when asked again.
+    """
+    try:
+        answer = json.loads(body)
+    except (ValueError, RecursionError):
+        if status >= 400:
+            raise FlickrUnavailable(f"Flickr's API answers HTTP {status}") from None
+        raise PassingTrouble("Flickr's API answers something else than JSON") from None
+    if not isinstance(answer, dict):
+        raise PassingTrouble("Flickr's API answers no object")
+    if answer.get("stat") == "fail":
+        code = answer.get("code")
+        code = int(code) if str(code).lstrip("-").isdecimal() else None
+        message = str(answer.get("message", "Flickr gives no reason"))
+        if code in PASSING_CODES:
+            raise PassingTrouble(f"Flickr says: {message} (code {code})")
+        raise FlickrError(message, code)
+    if not isinstance(answer.get(key), dict):
+        raise PassingTrouble(f"Flickr's API answers without {key!r}")
+    return answer[key]
+
+
+def _rows_of(payload: Mapping[str, Any], key: str) -> list[Any]:
+    rows = payload.get(key)
+    return rows if isinstance(rows, list) else []
+
+
+def _photostream_page_of(payload: Mapping[str, Any]) -> PhotostreamPage:
+    photo_count = _number_of(payload.get("total"))
+    if photo_count is None:
+        raise ValueError(f"a photostream without a total: {_excerpt(payload.get('total'))}")
+    rows: list[FlickrPhoto | ValueError] = []
+    for row in _rows_of(payload, "photo"):
+        try:
+            rows.append(FlickrPhoto.from_json(row))
+        except ValueError as error:
+            rows.append(error)
+    return PhotostreamPage(rows, _number_of(payload.get("pages")) or 0, photo_count)
+
+
+def _sensible(read: Callable[[Any], Answer], payload: Any) -> Answer:
+    """Return what a payload reads as.
+
+    :raise FlickrUnavailable: If it makes no sense, or holds what makes none.
+    """
+    try:
+        return read(payload)
+    except ValueError as error:
+        raise FlickrUnavailable(f"Flickr's answer makes no sense: {error}") from None
+
+
+# ---------------------------------------------------------------------------------------
+# 4. The cache on disk: names, atomic writes, lock
+# ---------------------------------------------------------------------------------------
+
+DEFAULT_CACHE_PATH = "~/.flickr"
+KEYS_FILENAME = "flickr_keys"
+DEFAULT_CACHE_DEPTH = 4
+
+# A digest has 32 digits, one for each folder.
+DEEPEST_CACHE = 32
+
+
+class MirrorError(Exception):
+    """Something that keeps the mirror from its work and that its user can mend.
+
+    :ivar status: Exit status of the program: 1, or 2 for what was asked for wrongly.
+    """
+
+    def __init__(self, message: str, status: int = 1) -> None:
+        super().__init__(message)
+        self.status = status
+
+
+def printable(text: str) -> str:
+    """Return a text as it may be shown on a terminal, whoever wrote it.
+
+    Control characters, those that turn the direction of writing, and halves of characters
+    (lone surrogates) are shown as their codes.
+    """
+    return re.sub(
+        "[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]",
+        lambda match: f"\\x{ord(match.group()):02x}",
+        text,
+    )
+
+
+def folder_name_of(username: str, user_id: str) -> str:
+    """Return the name of a user's folder in the cache: the username, wherever that will do.
+
+    Usernames hold anything. One that is no portable name of a folder, or that would be
+    hidden or taken for something else in the cache, is cleaned, cut and told apart by the
+    user's NSID.
+    """
+    from pathvalidate import sanitize_filename
+
+    def clean(text: str) -> str:
+        name = sanitize_filename(printable(text), replacement_text="_", platform="universal")
+        # A name may have 255 bytes; pathvalidate counts characters.
+        return str(name).encode("utf-8", "ignore")[:150].decode("utf-8", "ignore").strip(" .")
+
+    name = clean(username)
+    if name == username and name.casefold() != KEYS_FILENAME:
+        return name
+    return f"{name} {clean(user_id)}".strip()
+
+
+def files_folder_of(digest: str, depth: int) -> pathlib.PurePath:
+    """Return where in the user's folder a photo's files are: ``f/b/2/e`` at depth 4."""
+    return pathlib.PurePath(*digest[:depth])
+
+
+# What files of each kind start with.
+_SIGNATURES = (
+    (".jpg", b"\xff\xd8\xff"),
+    (".png", b"\x89PNG\r\n\x1a\n"),
+    (".gif", b"GIF87a"),
+    (".gif", b"GIF89a"),
+    (".tif", b"II*\x00"),
+    (".tif", b"MM\x00*"),
+)
+
+
+def kind_of(start: bytes) -> str | None:
+    """Return the extension for a file that starts so, None if it is no image and no film.
+
+    :param start: At least 12 bytes.
+    """
+    if start[:4] == b"RIFF" and start[8:12] == b"WEBP":
+        return ".webp"
+    if start[4:8] == b"ftyp":
+        return ".mp4"
+    return next((kind for kind, signature in _SIGNATURES if start.startswith(signature)), None)
+
+
+def is_of_kind(start: bytes, extension: str) -> bool:
+    """Tell whether a file that starts so may bear that extension."""
+    kind = kind_of(start)
+    extension = {".jpeg": ".jpg", ".tiff": ".tif"}.get(extension, extension)
+    return kind is not None and (
+        kind == extension or extension not in (".jpg", ".png", ".gif", ".tif", ".webp", ".mp4")
+    )
+
+
+@contextlib.contextmanager
+def written_whole(path: pathlib.Path, mode: int = 0o666) -> Iterator[BinaryIO]:
+    """Give a file to write that takes its name only once it is whole and on the disk.
+
+    Until then it stands beside it under a name of its own, which :func:`remove_leftovers`
+    knows. Whatever ends the block early leaves nothing.
+
+    :param mode: Permissions of the file, from its first byte on.
+    """
+    handle, name = tempfile.mkstemp(prefix=".", suffix=PARTIAL_SUFFIX, dir=path.parent)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            os.chmod(name, mode & ~_umask())
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(name, path)
+    except BaseException:
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(name)
+        raise
+
+
+PARTIAL_SUFFIX = ".flickr-part"
+
+
+@functools.cache
+def _umask() -> int:
+    # The only way to read it is to set it.
+    umask = os.umask(0o077)
+    os.umask(umask)
+    return umask
+
+
+def remove_leftovers(folder: pathlib.Path) -> int:
+    """Remove what a killed run left half written; return the number of files."""
+    leftovers = list(folder.rglob(f".*{PARTIAL_SUFFIX}"))
+    for leftover in leftovers:
+        leftover.unlink(missing_ok=True)
+    return len(leftovers)
+
+
+def sync_folder(folder: pathlib.Path) -> None:
+    """Make durable which files a folder holds, where the system can."""
+    try:
+        handle = os.open(folder, os.O_RDONLY)
+    except PermissionError:
+        # Windows opens no folders.
+        return
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+
+
+def json_bytes(payload: Any) -> bytes:
+    """Return JSON that people can read, in UTF-8.
+
+    A lone surrogate, which UTF-8 cannot hold, becomes the JSON escape that stands for it.
+    """
+    text = json.dumps(payload, ensure_ascii=False, indent=2)
+    return (text + "\n").encode("utf-8", "backslashreplace")
+
+
+class UserCache:
+    """The folder of one user: images, information files, and the mirror's own two files.
+
+    :param folder: Its path; made when something is first written.
+    :param depth: Folders between it and the photos' files, 0 to 32.
+    """
+
+    STATE_FILENAME = ".mirror_flickr.state"
+    LOCK_FILENAME = ".mirror_flickr.lock"
+
+    def __init__(self, folder: pathlib.Path, depth: int = DEFAULT_CACHE_DEPTH) -> None:
+        self.folder = folder
+        self.depth = depth
+
+    def path_of(self, filename: str) -> pathlib.Path:
+        """Return where a photo's file is, by its name."""
+        return self.folder / files_folder_of(filename, self.depth) / filename
+
+    def has(self, filename: str) -> bool:
+        """Tell whether a photo's file is there."""
+        return self.path_of(filename).is_file()
+
+    @contextlib.contextmanager
+    def writing(self, filename: str) -> Iterator[BinaryIO]:
+        """Give a photo's file to write: see :func:`written_whole`."""
+        path = self.path_of(filename)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with written_whole(path) as file:
+            yield file
+
+    def read_info(self, filename: str) -> dict[str, Any] | None:
+        """Return what an information file holds, None if it is not there or is damaged."""
+        try:
+            info = json.loads(self.path_of(filename).read_bytes())
+        except (FileNotFoundError, ValueError, RecursionError):
+            return None
+        return info if isinstance(info, dict) else None
+
+    def read_state(self) -> Any:
+        """Return what :meth:`write_state` wrote, None if it is not there.
+
+        :raise ValueError: If it is damaged.
+        """
+        try:
+            return json.loads((self.folder / self.STATE_FILENAME).read_bytes())
+        except FileNotFoundError:
+            return None
+        except RecursionError:
+            raise ValueError("nested too deeply") from None
+
+    def write_state(self, state: Any) -> None:
+        """Replace the state file, in one go."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with written_whole(self.folder / self.STATE_FILENAME) as file:
+            file.write(json.dumps(state, separators=(",", ":")).encode())
+
+    def sync_files(self, filenames: Iterable[str]) -> None:
+        """Make durable that these files are where they are, up to the user's folder."""
+        folders: set[pathlib.Path] = {self.folder}
+        for filename in filenames:
+            folder = self.path_of(filename).parent
+            while folder not in folders:
+                folders.add(folder)
+                folder = folder.parent
+        for folder in sorted(folders, key=lambda folder: len(folder.parts), reverse=True):
+            if folder.is_dir():
+                sync_folder(folder)
+
+    def found_depth(self) -> int | None:
+        """Return the depth at which photos' files are found, None if there are none."""
+        for path, folders, filenames in os.walk(self.folder):
+            folders[:] = sorted(name for name in folders if re.fullmatch("[0-9a-f]", name))
+            if any(re.fullmatch(r"[0-9a-f]{32}\.\w+", name) for name in filenames):
+                return len(pathlib.PurePath(path).relative_to(self.folder).parts)
+        return None
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep every other run out of the folder for the length of the block.
+
+        The lock dies with its process.
+
+        :raise MirrorError: If another run is at work in it.
+        """
+        from filelock import FileLock, Timeout
+
+        self.folder.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self.folder / self.LOCK_FILENAME)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise MirrorError(
+                f"another run is mirroring into {self.folder}; wait for its end, or stop it"
+            ) from None
+        try:
+            yield
+        finally:
+            lock.release()
+
+
+# ---------------------------------------------------------------------------------------
+# 5. What has been mirrored already
+#
+# Flickr numbers pages from the newest photo, so that every upload moves every photo. Here
+# photos are numbered from the oldest, which is 1: as long as the user only adds photos,
+# each keeps its number for ever, and what has been mirrored is a few ranges of numbers.
+#
+# Users delete photos too, and then the numbers of all newer ones change. Some photos near
+# the newest are therefore remembered by number and id, the anchors: one that still has its
+# number proves that nothing at or below it has gone. What lies above the highest anchor
+# that fits is looked at again.
+#
+# Nothing here does any I/O.
+# ---------------------------------------------------------------------------------------
+
+
+class Ranges:
+    """A set of whole numbers, kept as ranges: ``Ranges([(1, 500), (801, 900)])``.
+
+    It is never changed: each method returns a new one.
+
+    :param pairs: Lowest and highest number of each range, in any order.
+    """
+
+    __slots__ = ("_pairs",)
+
+    def __init__(self, pairs: Iterable[tuple[int, int]] = ()) -> None:
+        merged: list[tuple[int, int]] = []
+        for low, high in sorted(pairs):
+            if low > high:
+                continue
+            if merged and low <= merged[-1][1] + 1:
+                merged[-1] = (merged[-1][0], max(merged[-1][1], high))
+            else:
+                merged.append((low, high))
+        self._pairs = tuple(merged)
+
+    @property
+    def pairs(self) -> tuple[tuple[int, int], ...]:
+        """Lowest and highest number of each range, ascending; they neither meet nor overlap."""
+        return self._pairs
+
+    def __repr__(self) -> str:
+        return f"Ranges({list(self._pairs)})"
+
+    def __eq__(self, other: object) -> bool:
+        return self._pairs == other._pairs if isinstance(other, Ranges) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self._pairs)
+
+    def __bool__(self) -> bool:
+        return bool(self._pairs)
+
+    def __len__(self) -> int:
+        return sum(high - low + 1 for low, high in self._pairs)
+
+    def __contains__(self, number: int) -> bool:
+        return any(low <= number <= high for low, high in self._pairs)
+
+    def __or__(self, other: Ranges) -> Ranges:
+        return Ranges(self._pairs + other._pairs)
+
+    def __and__(self, other: Ranges) -> Ranges:
+        return self - (self - other)
+
+    def __sub__(self, other: Ranges) -> Ranges:
+        left = []
+        holes = collections.deque(other._pairs)
+        for low, high in self._pairs:
+            while holes and holes[0][1] < low:
+                holes.popleft()
+            while holes and holes[0][0] <= high:
+                left.append((low, holes[0][0] - 1))
+                low = holes[0][1] + 1
+                if low > high:
+                    break
+                holes.popleft()
+            left.append((low, high))
+        return Ranges(left)
+
+    def up_to(self, number: int) -> Ranges:
+        """Return those that are not above a number."""
+        return Ranges((low, min(high, number)) for low, high in self._pairs)
+
+    @property
+    def lowest(self) -> int | None:
+        """The lowest number, None if there is none."""
+        return self._pairs[0][0] if self._pairs else None
+
+    @property
+    def highest(self) -> int | None:
+        """The highest number, None if there is none."""
+        return self._pairs[-1][1] if self._pairs else None
+
+
+def span(low: int, high: int) -> Ranges:
+    """Return the numbers from low to high."""
+    return Ranges([(low, high)])
+
+
+NO_NUMBERS = Ranges()
+
+HIGHEST_INFO_LEVEL = 2
+
+
+@dataclasses.dataclass
+class Ledger:
+    """What of a photostream has been mirrored, by the photos' numbers.
+
+    :ivar images: Photos whose images are on disk, or have been given up for good.
+    :ivar infos: The same for information, by the level that it was mirrored at.
+    :ivar short: Photos on pages that came short of the photostream's total, once: the next
+        run looks at these pages once more before it takes them for what they are.
+    :ivar anchors: Ids of some photos by their numbers.
+    :ivar unavailable_images: Ids of photos whose images Flickr has no more.
+    :ivar unavailable_infos: The same for their information.
+    """
+
+    images: Ranges = NO_NUMBERS
+    infos: dict[int, Ranges] = dataclasses.field(default_factory=dict)
+    short: Ranges = NO_NUMBERS
+    anchors: dict[int, str] = dataclasses.field(default_factory=dict)
+    unavailable_images: set[str] = dataclasses.field(default_factory=set)
+    unavailable_infos: set[str] = dataclasses.field(default_factory=set)
+
+    def done(self, images: bool, info_level: int | None) -> Ranges:
+        """Return the photos of which everything that is wanted has been mirrored.
+
+        :param images: Whether images are wanted.
+        :param info_level: The level of information wanted, None for none.
+        """
+        infos = Ranges()
+        if info_level is not None:
+            for level, numbers in self.infos.items():
+                if level >= info_level:
+                    infos |= numbers
+        if not images:
+            return infos
+        return self.images if info_level is None else self.images & infos
+
+    def enter_images(self, numbers: Ranges) -> None:
+        """Take down that these photos' images have been mirrored."""
+        self.images |= numbers
+
+    def enter_infos(self, numbers: Ranges, info_level: int) -> None:
+        """Take down that these photos' information has been mirrored."""
+        infos = {**self.infos, info_level: self.infos.get(info_level, Ranges()) | numbers}
+        # What is known at a higher level needs no mention at a lower one.
+        higher = Ranges()
+        for level in sorted(infos, reverse=True):
+            infos[level] -= higher
+            higher |= infos[level]
+        self.infos = {level: numbers for level, numbers in infos.items() if numbers}
+
+    def forget_above(self, number: int) -> None:
+        """Forget all photos above a number: nobody knows any more which ones they were."""
+        self.images = self.images.up_to(number)
+        self.infos = {level: each.up_to(number) for level, each in self.infos.items()}
+        self.short = self.short.up_to(number)
+        self.anchors = {each: name for each, name in self.anchors.items() if each <= number}
+
+    def to_json(self) -> dict[str, Any]:
+        """Return what :meth:`from_json` reads."""
+        return {
+            "images": self.images.pairs,
+            "infos": {str(level): numbers.pairs for level, numbers in self.infos.items()},
+            "short": self.short.pairs,
+            "anchors": {str(number): name for number, name in self.anchors.items()},
+            "unavailable_images": sorted(self.unavailable_images),
+            "unavailable_infos": sorted(self.unavailable_infos),
+        }
+
+    @staticmethod
+    def from_json(payload: Any) -> Ledger:
+        """Return the ledger that was written as JSON.
+
+        :raise ValueError: If the payload is no such thing.
+        """
+        try:
+            ledger = Ledger(
+                images=_ranges_of(payload["images"]),
+                infos={int(level): _ranges_of(each) for level, each in payload["infos"].items()},
+                short=_ranges_of(payload["short"]),
+                anchors={int(number): str(name) for number, name in payload["anchors"].items()},
+                unavailable_images=set(map(str, payload["unavailable_images"])),
+                unavailable_infos=set(map(str, payload["unavailable_infos"])),
+            )
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ValueError(f"not a record of what has been mirrored: {error}") from None
+        # A range above every anchor is one that nothing could disprove.
+        ledger.forget_above(max(ledger.anchors, default=0))
+        return ledger
+
+
+def _ranges_of(pairs: Any) -> Ranges:
+    for low, high in pairs:
+        if type(low) is not int or type(high) is not int or not 1 <= low <= high:
+            raise ValueError(f"not a range of photos: {low!r} to {high!r}")
+    return Ranges((low, high) for low, high in pairs)
+
+
+class CachingStrategy(enum.Enum):
+    """In which order a photostream is mirrored."""
+
+    #: From the oldest photo to the newest.
+    FIFO = 1
+
+    #: From the newest photo to the oldest.
+    LIFO = 2
+
+
+@dataclasses.dataclass(eq=False)
+class Look:
+    """A page of the photostream to go through, as :class:`Survey` hands it out.
+
+    :ivar page: Number of the page; 1 has the newest photos.
+    :ivar page_count: Pages in the photostream.
+    :ivar photos: Number, and index in the page's rows, of each photo to see to, in order.
+    :ivar numbered: The numbers that are sure. Where rows are missing somewhere on the page,
+        the numbers of what comes after them are not.
+    :ivar doubtful: The others, among them photos that Flickr may be keeping back.
+    :ivar limit: Highest number that is still worth taking down.
+    """
+
+    page: int
+    page_count: int
+    photos: list[tuple[int, int]]
+    numbered: Ranges
+    doubtful: Ranges
+    limit: int = sys.maxsize
+
+
+class Survey:
+    """Which page to read next: one run's way through a photostream that moves.
+
+    Ask :meth:`next_page` for a page, give :meth:`receive` what Flickr answered, see to the
+    photos that it hands out, and tell :meth:`settle` how that went. The next page may be
+    asked for, and received, before the photos of the ones before are settled.
+
+    :param ledger: What has been mirrored; kept up to date.
+    :param images: Whether images are wanted.
+    :param info_level: The level of information wanted, None for none.
+    :param per_page: Photos on a page.
+    :param everything: Whether to go through the whole photostream, mirrored or not.
+    """
+
+    MOST_REPEATS = 3
+    MOST_RESTARTS = 3
+    MOST_FRUITLESS = 10
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        *,
+        images: bool,
+        info_level: int | None,
+        strategy: CachingStrategy,
+        per_page: int = LARGEST_PAGE,
+        everything: bool = False,
+    ) -> None:
+        self.ledger = ledger
+        #: Photos in the photostream, None before the first answer.
+        self.total: int | None = None
+        #: Whether the photostream changed so much that the run could not keep up with it.
+        self.unsettled = False
+        self._images = images
+        self._info_level = info_level
+        self._lifo = strategy is CachingStrategy.LIFO
+        self._per_page = per_page
+        self._everything = everything
+        self._seen = Ranges()  # what this run has been through, whatever came of it
+        self._top = 0  # total when page 1 was last read
+        self._pages_since_top = 0
+        self._unproved = bool(ledger.anchors)
+        self._new_anchors: dict[int, str] = {}
+        self._short_before = ledger.short
+        self._repeats = 0
+        self._restarts = 0
+        self._fruitless = 0
+        self._open: list[Look] = []
+
+    def next_page(self) -> int | None:
+        """Return the page to read next, None if nothing is left to be read.
+
+        Page 1 comes first, for the total and the anchors, and once more at the end of a
+        run that read others: only then is it certain that no photo has slid past.
+        """
+        if self.total is None:
+            return 1
+        if self.unsettled:
+            return None
+        anchor = max(self.ledger.anchors) if self._unproved else 0
+        if self._unproved and not self._lifo:
+            return self._page_of(anchor)
+        # Newer photos than those of the last look at page 1 wait for the next one.
+        left = span(anchor + 1, self._top if self._lifo else self.total) - self._done()
+        if left:
+            return self._page_of(left.highest if self._lifo else left.lowest)
+        if self._unproved:
+            return self._page_of(anchor)
+        return 1 if self._pages_since_top else None
+
+    def receive(self, page: int, total: int, ids: Sequence[str | None]) -> Look | None:
+        """Take a page as Flickr gave it; return what to do, None to ask for it again.
+
+        :param page: The page that was asked for.
+        :param total: Photos in the photostream, says the page.
+        :param ids: The id of each row's photo, None where the row makes no sense.
+        """
+        high = max(0, total - (page - 1) * self._per_page)
+        low = max(1, high - self._per_page + 1)
+        missing = max(0, high - low + 1 - len(ids))
+        fitting, misfits = self._judge_anchors(page, total, ids, high, low, missing)
+
+        # Where an anchor on page 1 has kept its number, no row is missing above it.
+        sure_from = low
+        if missing:
+            sure_from = max(fitting) if fitting and page == 1 else high + 1
+        numbered = span(sure_from, high)
+        doubtful = span(low, sure_from - 1) - self.ledger.done(self._images, self._info_level)
+        if missing and (misfits or doubtful - self._short_before):
+            self._repeats += 1
+            if self._repeats <= self.MOST_REPEATS:
+                return None
+        self._repeats = 0
+
+        self.total = total
+        if page == 1:
+            self._top = total
+            self._pages_since_top = 0
+            self._new_anchors = _anchors_among(high, ids)
+        else:
+            self._pages_since_top += 1
+        self._prove(page, fitting, misfits)
+
+        page_count = -(-total // self._per_page)
+        look = Look(page, page_count, [], Ranges(), Ranges())
+        self._fruitless = 0 if span(low, high) - self._seen else self._fruitless + 1
+        self.unsettled |= self._fruitless > self.MOST_FRUITLESS
+        left = span(1, total) - self._done()
+        if not self._lifo and left and left.lowest < low:
+            # Too early for this page: it was read to see the total and the anchors.
+            return look
+        look.numbered, look.doubtful = numbered, doubtful
+        look.photos = [(high - index, index) for index in range(len(ids))]
+        if not self._lifo:
+            look.photos.reverse()
+        self._seen |= span(low, high)
+        self._open.append(look)
+        return look
+
+    def settle(
+        self, look: Look, failed_images: Iterable[int] = (), failed_infos: Iterable[int] = ()
+    ) -> None:
+        """Take down that the photos of a page have been seen to.
+
+        :param failed_images: Numbers of those whose images are still to be had.
+        :param failed_infos: The same for their information.
+        """
+        if look not in self._open:
+            return
+        self._open.remove(look)
+        image_failures = Ranges((number, number) for number in failed_images)
+        info_failures = Ranges((number, number) for number in failed_infos)
+        whole = look.numbered
+        if look.doubtful and not image_failures and not info_failures:
+            if look.doubtful - self._short_before:
+                self.ledger.short |= look.doubtful.up_to(look.limit)
+            else:
+                whole |= look.doubtful
+        whole = whole.up_to(look.limit)
+        if self._images:
+            self.ledger.enter_images(whole - image_failures)
+        if self._info_level is not None:
+            self.ledger.enter_infos(whole - info_failures, self._info_level)
+        self.ledger.short -= self.ledger.done(self._images, self._info_level)
+
+    def _done(self) -> Ranges:
+        if self._everything:
+            return self._seen
+        return self._seen | self.ledger.done(self._images, self._info_level)
+
+    def _page_of(self, number: int) -> int:
+        return max(0, self.total - number) // self._per_page + 1
+
+    def _judge_anchors(
+        self,
+        page: int,
+        total: int,
+        ids: Sequence[str | None],
+        high: int,
+        low: int,
+        missing: int,
+    ) -> tuple[set[int], set[int]]:
+        """Return the anchors on a page that have kept their numbers, and those that have not.
+
+        Anchors are taken from page 1, so their numbers are exact there, even where Flickr
+        keeps photos back that it counts; on another page they may be off by those.
+        """
+        slack = 0 if page == 1 else missing
+        fitting, misfits = set(), set()
+        for number, name in self.ledger.anchors.items():
+            if number > total:
+                misfits.add(number)
+            elif low <= number <= high:
+                index = high - number
+                around = ids[max(0, index - slack) : index + slack + 1]
+                (fitting if name in around else misfits).add(number)
+        return fitting, misfits
+
+    def _prove(self, page: int, fitting: set[int], misfits: set[int]) -> None:
+        """Forget what the anchors on a page have disproved, and renew them from page 1."""
+        anchors = self.ledger.anchors
+        if misfits:
+            lowest_misfit = min(misfits)
+            intact = max((number for number in anchors if number < lowest_misfit), default=0)
+            if self._seen.up_to(intact) != self._seen:
+                self._restarts += 1
+                self.unsettled |= self._restarts > self.MOST_RESTARTS
+            self._forget_above(intact)
+            self._unproved = intact > 0 and intact not in fitting
+        elif anchors and max(anchors) in fitting:
+            self._unproved = False
+        elif page == 1:
+            self._unproved = bool(anchors)
+        if not self._unproved and self._new_anchors:
+            self.ledger.anchors = self._new_anchors
+            self._new_anchors = {}
+
+    def _forget_above(self, number: int) -> None:
+        self.ledger.forget_above(number)
+        self._seen = self._seen.up_to(number)
+        for look in self._open:
+            look.limit = min(look.limit, number)
+
+
+def _anchors_among(high: int, ids: Sequence[str | None]) -> dict[int, str]:
+    """Return the newest photo and others ever further from it, by their numbers.
+
+    Most deletions are of recent photos; the nearer the anchor below, the less there is to be
+    looked at again.
+    """
+    anchors = {}
+    step = 0
+    while step < len(ids):
+        if ids[step] is not None:
+            anchors[high - step] = ids[step]
+        step = step * 2 or step + 1
+    return anchors
+
+
+# ---------------------------------------------------------------------------------------
+# 6. The agent
+# ---------------------------------------------------------------------------------------
+
+
+class PhotoUnavailable(Exception):
+    """Flickr lists a photo but has nothing of it to give any more."""
+
+
+class NoImage(PassingTrouble):
+    """Something else than an image came in an image's place."""
+
+
+class Fate(enum.Enum):
+    """What came of one part, image or information, of one photo."""
+
+    #: It was mirrored by this run.
+    NEW = enum.auto()
+    #: It was on disk already.
+    KEPT = enum.auto()
+    #: Flickr has it no more: it will not be asked for again.
+    UNAVAILABLE = enum.auto()
+    #: It could not be had this time: the next run tries again.
+    FAILED = enum.auto()
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """What came of one part of one photo.
+
+    :ivar reason: In words, for what is not on disk.
+    :ivar size: Bytes written.
+    :ivar filenames: Files written.
+    """
+
+    fate: Fate
+    reason: str = ""
+    size: int = 0
+    filenames: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass
+class MirrorResult:
+    """What a run did.
+
+    :ivar photo_count: Photos in the photostream.
+    :ivar images: Images mirrored.
+    :ivar infos: Information files written.
+    :ivar size: Bytes written.
+    :ivar calls: API calls made.
+    :ivar seconds: How long it took.
+    :ivar unavailable: Reasons by the ids of photos that Flickr has no more.
+    :ivar failed: Reasons by the ids of photos to be tried again.
+    :ivar skipped: What was odd about rows that make no sense.
+    :ivar unsettled: Whether the photostream changed faster than it could be read.
+    """
+
+    username: str = ""
+    photo_count: int = 0
+    images: int = 0
+    infos: int = 0
+    size: int = 0
+    calls: int = 0
+    seconds: float = 0.0
+    unavailable: dict[str, str] = dataclasses.field(default_factory=dict)
+    failed: dict[str, str] = dataclasses.field(default_factory=dict)
+    skipped: list[str] = dataclasses.field(default_factory=list)
+    unsettled: bool = False
+
+    @property
+    def complete(self) -> bool:
+        """Whether everything that was asked for is mirrored."""
+        return not (self.unavailable or self.failed or self.skipped or self.unsettled)
+
+    def __str__(self) -> str:
+        troubles = [
+            f"{len(photos):,} {trouble}"
+            for photos, trouble in (
+                (self.failed, "failed"),
+                (self.unavailable, "unavailable"),
+                (self.skipped, "not understood"),
+            )
+            if photos
+        ]
+        return (
+            f"{self.username}: {_count(self.images, 'new image')} and "
+            f"{_count(self.infos, 'new information file')}, {size_of(self.size)}, of "
+            f"{_count(self.photo_count, 'photo')}; {_count(self.calls, 'API call')}, "
+            f"{span_of(self.seconds)}; {', '.join(troubles) or 'nothing failed'}"
+        )
+
+
+def _count(number: int, thing: str) -> str:
+    return f"{number:,} {thing}{'' if number == 1 else 's'}"
+
+
+def size_of(size: int) -> str:
+    """Return a number of bytes as people say it: ``8.2 MB``."""
+    for unit, length in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if size >= length:
+            return f"{size / length:,.1f} {unit}"
+    return _count(size, "byte")
+
+
+class Lane:
+    """Threads that do one kind of work in the order in which it was put to them.
+
+    They are daemons: one that hangs on a dead connection does not keep the program alive.
+
+    :param workers: Number of threads; with one, work is done strictly one after another.
+    :param events: Where each finished work's `then` goes, to be called by who reads it.
+    """
+
+    def __init__(self, name: str, workers: int, events: queue.SimpleQueue) -> None:
+        self._work: queue.SimpleQueue = queue.SimpleQueue()
+        self._events = events
+        self._threads = [
+            threading.Thread(target=self._run, name=f"{name}-{number}", daemon=True)
+            for number in range(workers)
+        ]
+        for thread in self._threads:
+            thread.start()
+
+    def put(self, work: Callable[[], Any], then: Callable[[Any], None]) -> None:
+        """Have work done by a thread, then `then(what it returned)` by the reader of events."""
+        self._work.put((work, then))
+
+    def close(self, seconds: float) -> None:
+        """Let the threads finish what they are at, for so long at the most."""
+        for _ in self._threads:
+            self._work.put(None)
+        for thread in self._threads:
+            thread.join(seconds)
+
+    def _run(self) -> None:
+        while (each := self._work.get()) is not None:
+            work, then = each
+            try:
+                result = work()
+            except BaseException as error:
+                self._events.put(functools.partial(_raise, error))
+                if isinstance(error, Stopped):
+                    return
+            else:
+                self._events.put(functools.partial(then, result))
+
+
+def _raise(error: BaseException) -> None:
+    raise error
+
+
+class FlickrUserPhotostreamMirroringAgent:
+    """Mirrors a user's photostream into the cache, and keeps the mirror up to date.
+
+    No request is made before :meth:`run`, or :attr:`user`, needs one.
+
+    :param username: Name of the user on Flickr.
+    :param flickr_consumer_key: The API key.
+    :param flickr_consumer_secret: The API key's secret.
+    :param cache_root_path_name: Folder that holds a folder for each user mirrored,
+        ``~/.flickr`` if left out.
+    :param cache_directory_depth: Folders between the user's and the photos' files, 0 to 32.
+    :param image_only: Mirror images and no information.
+    :param info_level: 0: titles; 1: and descriptions; 2: and comments.
+    :param info_only: Mirror information and no images.
+    :param caching_strategy: The order in which photos are mirrored.
+    :param verify_image: Go through the whole photostream, and fetch again every image that
+        is missing or damaged.
+    :param jobs: Most images fetched at a time, 1 to 64.
+    :param calls_per_hour: Most API calls in any hour.
+    :param api_url: Address of Flickr's API: see :class:`FlickrApi`.
+    :param per_page: Photos that a page of the listing holds, 1 to 500.
+    :param clock: The time.
+    :raise ValueError: If the arguments contradict each other or are out of range.
+    :raise TypeError: If the strategy is no :class:`CachingStrategy`.
+    """
+
+    LONGEST_FILE = 4 * 1024**3
+
+    def __init__(
+        self,
+        username: str,
+        flickr_consumer_key: str,
+        flickr_consumer_secret: str,
+        cache_root_path_name: str | os.PathLike[str] | None = None,
+        cache_directory_depth: int = DEFAULT_CACHE_DEPTH,
+        image_only: bool = False,
+        info_level: int = 0,
+        info_only: bool = False,
+        caching_strategy: CachingStrategy = CachingStrategy.LIFO,
+        *,
+        verify_image: bool = False,
+        jobs: int = 16,
+        calls_per_hour: int = CALLS_PER_HOUR,
+        api_url: str | None = None,
+        per_page: int = LARGEST_PAGE,
+        clock: Clock | None = None,
+    ) -> None:
+        if not isinstance(caching_strategy, CachingStrategy):
+            raise TypeError(f"not a CachingStrategy: {caching_strategy!r}")
+        if not isinstance(username, str) or not username.strip():
+            raise ValueError("the username is empty")
+        if image_only and info_only:
+            raise ValueError("image_only and info_only exclude each other")
+        if image_only and info_level:
+            raise ValueError("image_only mirrors no information, so info_level must be 0")
+        if info_level not in range(HIGHEST_INFO_LEVEL + 1):
+            raise ValueError(f"info_level is {info_level!r}, not of 0 to {HIGHEST_INFO_LEVEL}")
+        if cache_directory_depth not in range(DEEPEST_CACHE + 1):
+            raise ValueError(
+                f"cache_directory_depth is {cache_directory_depth!r}, not of 0 to {DEEPEST_CACHE}"
+            )
+        if jobs not in range(1, 65):
+            raise ValueError(f"jobs is {jobs!r}, not of 1 to 64")
+        if calls_per_hour < 1:
+            raise ValueError(f"calls_per_hour is {calls_per_hour!r}, not 1 or more")
+        if verify_image and info_only:
+            raise ValueError("info_only mirrors no images that verify_image could verify")
+
+        self._username = username
+        self._root = pathlib.Path(cache_root_path_name or DEFAULT_CACHE_PATH).expanduser()
+        self._depth = cache_directory_depth
+        self._images = not info_only
+        self._info_level = None if image_only else info_level
+        self._strategy = caching_strategy
+        self._verify = verify_image
+        self._jobs = jobs
+        self._per_page = per_page
+        self._clock = clock or Clock()
+        self._web = Web(self._clock, connections=jobs)
+        self._api = FlickrApi(
+            flickr_consumer_key,
+            flickr_consumer_secret,
+            url=api_url,
+            calls_per_hour=calls_per_hour,
+            web=self._web,
+        )
+        self._image_servers = Service("Flickr's image server", self._clock, places=jobs)
+        self._events: queue.SimpleQueue = queue.SimpleQueue()
+        #: What the last run did, also one that was interrupted; None before the first.
+        self.result: MirrorResult | None = None
+
+    @functools.cached_property
+    def user(self) -> FlickrUser:
+        """The user whose photostream is mirrored; found on Flickr when first asked for.
+
+        :raise FlickrError: If Flickr knows no such user.
+        """
+        return self._api.find_user(self._username)
+
+    @functools.cached_property
+    def cache(self) -> UserCache:
+        """The user's folder.
+
+        :raise MirrorError: If it was made with another depth.
+        """
+        return open_user_cache(self._root, self.user, self._depth)
+
+    def run(self) -> MirrorResult:
+        """Mirror what is not mirrored yet.
+
+        :raise FlickrError: If Flickr refuses the user or the listing.
+        :raise MirrorError: If something is in the way that the user can clear.
+        :raise Stopped: If :meth:`stop` was called.
+        """
+        if not LOGGER.hasHandlers():
+            show_log(logging.INFO)
+        self._clock.go_on()
+        return _MirrorRun(self).run()
+
+    def stop(self) -> None:
+        """Have :meth:`run` end soon and leave all in order; from any thread or signal."""
+        self._clock.stop()
+        self._events.put(functools.partial(_raise, Stopped()))
+
+    # ----- one photo -----
+
+    def __mirror_image(self, photo: FlickrPhoto) -> Outcome:
+        """See to it that a photo's image, and a video's film, is on disk."""
+        if photo.best_size is None or photo.media == "video":
+            # The name of an image tells its kind, which only its sizes tell; but whatever
+            # its kind, the photo has no other image.
+            kept = self.__kept_files(photo)
+            if kept:
+                return Outcome(Fate.KEPT, filenames=kept)
+            photo.sizes = self._api.get_photo_sizes(photo.id)
+        elif self.__is_kept(photo.image_filename):
+            return Outcome(Fate.KEPT)
+        LOGGER.info("Caching image of photo %s...", photo.digest)
+        size = self.__download_photo_image(photo)
+        filenames = (photo.image_filename,)
+        if photo.media == "video":
+            film = photo.best_video
+            if film is None:
+                raise PhotoUnavailable("Flickr offers no playable file of this video")
+            size += self.__download(film.url, photo.video_filename)
+            filenames += (photo.video_filename,)
+        return Outcome(Fate.NEW, size=size, filenames=filenames)
+
+    def __kept_files(self, photo: FlickrPhoto) -> tuple[str, ...]:
+        images = [f"{photo.digest}{kind}" for kind in (".jpg", ".png", ".gif")]
+        wanted = [next(filter(self.__is_kept, images), None)]
+        if photo.media == "video":
+            film = photo.video_filename
+            wanted.append(film if self.__is_kept(film) else None)
+        return () if None in wanted else tuple(wanted)
+
+    def __is_kept(self, filename: str) -> bool:
+        path = self.cache.path_of(filename)
+        return path.is_file() and (not self._verify or is_whole_file(path))
+
+    def __download_photo_image(self, photo: FlickrPhoto) -> int:
+        """Fetch a photo's best image into the cache, and its sizes first if it has none.
+
+        :return: Bytes written.
+        :raise PhotoUnavailable: If Flickr has no image of it.
+        :raise FlickrError: If Flickr refuses, or does not answer.
+        """
+        if photo.best_size is None:
+            photo.sizes = self._api.get_photo_sizes(photo.id)
+        if photo.best_size is None:
+            raise PhotoUnavailable("Flickr offers no image of this photo")
+        return self.__download(photo.best_size.url, photo.image_filename)
+
+    def __download(self, url: str, filename: str) -> int:
+        extension = pathlib.PurePath(filename).suffix
+
+        def attempt() -> int:
+            # The length of a compressed body could not be compared with the announced one.
+            with self._web.get(url, headers={"Accept-Encoding": "identity"}) as response:
+                if response.status_code in (404, 410):
+                    raise PhotoUnavailable(f"the image is gone (HTTP {response.status_code})")
+                if response.status_code != 200:
+                    raise FlickrUnavailable(f"the server answers HTTP {response.status_code}")
+                if "unavailable" in response.url.rpartition("/")[2]:
+                    raise PhotoUnavailable("Flickr shows its 'photo unavailable' picture")
+                return self.__save(response, filename, extension)
+
+        return self._image_servers.ask(attempt)
+
+    def __save(self, response: requests.Response, filename: str, extension: str) -> int:
+        """Stream a body to its file; return the bytes written."""
+        chunks = self._web.chunks(response, self.LONGEST_FILE)
+        start = b""
+        for chunk in chunks:
+            start += chunk
+            if len(start) >= 12:
+                break
+        if not is_of_kind(start, extension):
+            what = "an empty file" if not start else f"something that is no {extension} file"
+            raise NoImage(f"the server gives {what}")
+        size = len(start)
+        with self.cache.writing(filename) as file:
+            file.write(start)
+            for chunk in chunks:
+                file.write(chunk)
+                size += len(chunk)
+            announced = _number_of(response.headers.get("Content-Length"))
+            if announced is not None and size != announced:
+                raise PassingTrouble(f"{size:,} of {announced:,} bytes came")
+        return size
+
+    def __mirror_info(self, photo: FlickrPhoto) -> Outcome:
+        """See to it that a photo's texts, up to the agent's level, are in its JSON file.
+
+        What the listing did not give costs a call each: the description, and the comments
+        of a photo that has any, or of which it is not known.
+        """
+        known = self.cache.read_info(photo.info_filename)
+        if info_level_of(known) >= self._info_level:
+            return Outcome(Fate.KEPT)
+        LOGGER.info("Caching information of photo %s...", photo.digest)
+        if photo.description is None and info_level_of(known) >= 1:
+            photo.description = known["description"]["content"]
+        if self._info_level >= 1 and photo.description is None:
+            photo.description = self._api.get_photo_description(photo.id)
+        if self._info_level >= 2 and photo.comments is None:
+            has_comments = photo.comment_count != 0
+            photo.comments = self._api.get_photo_comments(photo.id) if has_comments else []
+        payload = json_bytes(info_of(photo))
+        with self.cache.writing(photo.info_filename) as file:
+            file.write(payload)
+        return Outcome(Fate.NEW, size=len(payload), filenames=(photo.info_filename,))
+
+    # ----- what a run is made of -----
+
+    @property
+    def wants_images(self) -> bool:
+        """Whether images are mirrored."""
+        return self._images
+
+    @property
+    def wanted_info_level(self) -> int | None:
+        """The level of information that is mirrored, None for none."""
+        return self._info_level
+
+    @property
+    def extras(self) -> tuple[str, ...]:
+        """What the listing is asked to tell of each photo: what this mirror uses, no more."""
+        extras: tuple[str, ...] = ()
+        if self._images:
+            extras += ("media", *(f"url_{suffix}" for suffix in SIZE_LABELS))
+        if self._info_level is not None and self._info_level >= 1:
+            extras += ("description",)
+        if self._info_level is not None and self._info_level >= 2:
+            extras += ("count_comments",)
+        return extras
+
+    def read_page(self, page: int) -> PhotostreamPage:
+        """Return a page of the photostream."""
+        return self._api.get_photostream_page(
+            self.user.id, page, per_page=self._per_page, extras=self.extras
+        )
+
+    def mirror_image(self, photo: FlickrPhoto) -> Outcome:
+        """Mirror a photo's image if it is not on disk."""
+        return _outcome_of(self.__mirror_image, photo)
+
+    def mirror_info(self, photo: FlickrPhoto) -> Outcome:
+        """Mirror a photo's information if it is not on disk, or at a lower level."""
+        return _outcome_of(self.__mirror_info, photo)
+
+    def survey_of(self, ledger: Ledger) -> Survey:
+        """Return the way through the photostream that this mirror takes."""
+        return Survey(
+            ledger,
+            images=self._images,
+            info_level=self._info_level,
+            strategy=self._strategy,
+            per_page=self._per_page,
+            everything=self._verify,
+        )
+
+
+def _outcome_of(mirror: Callable[[FlickrPhoto], Outcome], photo: FlickrPhoto) -> Outcome:
+    """Return what comes of one part of a photo; a photo's own trouble is not the run's."""
+    try:
+        return mirror(photo)
+    except PhotoUnavailable as error:
+        return Outcome(Fate.UNAVAILABLE, str(error))
+    except FlickrUnavailable as error:
+        gone = isinstance(error.__cause__, NoImage)
+        return Outcome(Fate.UNAVAILABLE if gone else Fate.FAILED, str(error))
+    except FlickrError as error:
+        if error.code in PHOTO_GONE_CODES:
+            return Outcome(Fate.UNAVAILABLE, f"Flickr says: {error}")
+        raise
+
+
+def info_of(photo: FlickrPhoto) -> dict[str, Any]:
+    """Return what a photo's JSON file holds: those of its texts that are known."""
+    info: dict[str, Any] = {"title": _label_json(photo.title)}
+    if photo.description is not None:
+        info["description"] = _label_json(photo.description)
+    if photo.comments is not None:
+        info["comments"] = [_label_json(comment) for comment in photo.comments]
+    return info
+
+
+def _label_json(label: Label) -> dict[str, str]:
+    return {"content": label.content, "locale": str(label.locale)}
+
+
+def info_level_of(info: Any) -> int:
+    """Return the level that a JSON file's content is at, -1 if it is at none."""
+
+    def is_label(payload: Any) -> bool:
+        return isinstance(payload, dict) and all(
+            isinstance(payload.get(key), str) for key in ("content", "locale")
+        )
+
+    if not isinstance(info, dict) or not is_label(info.get("title")):
+        return -1
+    if not is_label(info.get("description")):
+        return 0
+    comments = info.get("comments")
+    return 2 if isinstance(comments, list) and all(map(is_label, comments)) else 1
+
+
+def is_whole_file(path: pathlib.Path) -> bool:
+    """Tell whether an image can be decoded to its end, and a film begins like one."""
+    from PIL import Image
+
+    # The pictures are those that the user asked for, and some have more pixels than Pillow
+    # believes anybody has.
+    Image.MAX_IMAGE_PIXELS = None
+    try:
+        with path.open("rb") as file:
+            if kind_of(file.read(16)) == ".mp4":
+                return path.suffix == ".mp4"
+        with Image.open(path) as image:
+            # A JPEG is read to its end at an eighth of its size, and in as little memory.
+            image.draft("L", (image.width // 8 or 1, image.height // 8 or 1))
+            image.load()
+    except (OSError, SyntaxError, ValueError, EOFError):
+        return False
+    return True
+
+
+STATE_VERSION = 1
+
+
+def open_user_cache(root: pathlib.Path, user: FlickrUser, depth: int) -> UserCache:
+    """Return the folder of a user in the cache.
+
+    The state file in it tells whose it is, by NSID: a user who was renamed on Flickr keeps
+    the folder, and one who took another's old name gets a folder of their own.
+
+    :raise MirrorError: If the folder was made with another depth.
+    """
+    name = folder_name_of(user.username, user.id)
+    owner, folder = None, root / name
+    for state_path in sorted(root.glob(f"*/{UserCache.STATE_FILENAME}")):
+        nsid = _state_of(UserCache(state_path.parent)).get("nsid")
+        if nsid == user.id:
+            owner, folder = nsid, state_path.parent
+            break
+        if state_path.parent == folder:
+            owner = nsid
+    if owner == user.id and folder.name != name:
+        LOGGER.warning("%s was mirrored under another name: going on in %s", user.username, folder)
+    elif owner not in (None, user.id):
+        folder = root / f"{name} {folder_name_of(user.id, '')}"
+    cache = UserCache(folder, depth)
+    made_with = _state_of(cache).get("cache_directory_depth", None)
+    if made_with is None:
+        made_with = cache.found_depth()
+    if made_with not in (None, depth):
+        raise MirrorError(
+            f"{folder} was made with --cache-directory-depth {made_with}, not {depth}: use"
+            f" {made_with}, or another --cache-path",
+            status=2,
+        )
+    return cache
+
+
+def _state_of(cache: UserCache) -> dict[str, Any]:
+    try:
+        state = cache.read_state()
+    except ValueError:
+        state = None
+    return state if isinstance(state, dict) else {}
+
+
+@dataclasses.dataclass(eq=False)
+class _OpenPage:
+    """A page whose photos are being mirrored."""
+
+    look: Look
+    pending: int = 0
+    failed_images: list[int] = dataclasses.field(default_factory=list)
+    failed_infos: list[int] = dataclasses.field(default_factory=list)
+    filenames: list[str] = dataclasses.field(default_factory=list)
+
+
+class _MirrorRun:
+    """One run of an agent: pages come in, photos go out, the ledger is kept.
+
+    Everything here happens in the thread that called; the lanes' threads read pages and
+    mirror photos, and what follows from that is an event.
+    """
+
+    OPEN_PAGES = 2
+    INFO_WORKERS = 8
+    GRACE_SECONDS = 1.5
+    MOST_REPORTED = 100
+
+    def __init__(self, agent: FlickrUserPhotostreamMirroringAgent) -> None:
+        self._agent = agent
+        self._clock = agent._clock
+        self._events = agent._events
+        self._result = MirrorResult()
+        self._listing = Lane("listing", 1, self._events)
+        self._image_lane = Lane("image", agent._jobs, self._events)
+        self._info_lane = self._image_lane
+        if agent._jobs > 1:
+            # Texts wait for Flickr's API and for their languages; images need not.
+            workers = min(agent._jobs, self.INFO_WORKERS)
+            self._info_lane = Lane("information", workers, self._events)
+        self._reading = False
+        self._open_pages: list[_OpenPage] = []
+        self._saved: Any = None
+
+    def run(self) -> MirrorResult:
+        started = self._clock.now()
+        calls_before = self._agent._api.calls
+        try:
+            self._find_user()
+            self._cache = self._agent.cache
+            with self._cache.locked():
+                self._load()
+                try:
+                    self._mirror()
+                finally:
+                    self._end_work()
+                    self._save(clean=True)
+        except OSError as error:
+            where = f": {error.filename}" if error.filename else ""
+            raise MirrorError(
+                f"cannot write the mirror: {error.strerror or error}{where}"
+            ) from None
+        finally:
+            self._end_work()
+            self._result.calls = self._agent._api.calls - calls_before
+            self._result.seconds = self._clock.now() - started
+            self._agent.result = self._result
+        self._report()
+        return self._result
+
+    def _find_user(self) -> None:
+        found: list[FlickrUser] = []
+        self._listing.put(lambda: self._agent.user, found.append)
+        while not found:
+            self._events.get()()
+        self._result.username = found[0].username
+
+    def _load(self) -> None:
+        state = _state_of(self._cache)
+        try:
+            self._ledger = Ledger.from_json(state) if state else Ledger()
+            if state.get("nsid") not in (None, self._agent.user.id):
+                raise ValueError("it is another user's")
+        except ValueError as error:
+            LOGGER.warning("What had been mirrored is read anew: %s", error)
+            self._ledger = Ledger()
+        if not state.get("clean"):
+            remove_leftovers(self._cache.folder)
+        if self._agent._verify:
+            self._ledger.unavailable_images.clear()
+            self._ledger.unavailable_infos.clear()
+        self._survey = self._agent.survey_of(self._ledger)
+        self._save(clean=False)
+
+    def _save(self, *, clean: bool) -> None:
+        user = self._agent.user
+        state = {
+            "version": STATE_VERSION,
+            "nsid": user.id,
+            "username": user.username,
+            "cache_directory_depth": self._cache.depth,
+            "clean": clean,
+            **self._ledger.to_json(),
+        }
+        if state != self._saved:
+            self._cache.write_state(state)
+            self._saved = state
+
+    def _mirror(self) -> None:
+        while True:
+            self._read_on()
+            if not self._reading and not self._open_pages:
+                break
+            self._events.get()()
+        self._result.photo_count = self._survey.total or 0
+        self._result.unsettled = self._survey.unsettled
+
+    def _read_on(self) -> None:
+        """Have the next page read, while the photos of the one before are under way."""
+        if self._reading or len(self._open_pages) >= self.OPEN_PAGES:
+            return
+        page = self._survey.next_page()
+        if page is not None:
+            self._reading = True
+            self._listing.put(
+                functools.partial(self._agent.read_page, page),
+                functools.partial(self._receive, page),
+            )
+
+    def _receive(self, page: int, answer: PhotostreamPage) -> None:
+        self._reading = False
+        ids = [row.id if isinstance(row, FlickrPhoto) else None for row in answer.rows]
+        look = self._survey.receive(page, answer.photo_count, ids)
+        if look is None:
+            LOGGER.debug("Page %d came with %d photos: asking again", page, len(ids))
+            return
+        if not look.photos:
+            LOGGER.debug("Page %d has nothing to be mirrored now", page)
+            return
+        LOGGER.info("Scanning page %d/%d...", look.page, look.page_count)
+        open_page = _OpenPage(look)
+        self._open_pages.append(open_page)
+        open_page.pending += 1
+        for number, index in look.photos:
+            row = answer.rows[index]
+            if isinstance(row, FlickrPhoto):
+                self._start(open_page, number, row)
+            else:
+                self._result.skipped.append(f"row {index + 1} of page {page}: {row}")
+                open_page.failed_images.append(number)
+                open_page.failed_infos.append(number)
+        self._finish_one(open_page)
+
+    def _start(self, open_page: _OpenPage, number: int, photo: FlickrPhoto) -> None:
+        agent = self._agent
+        for wanted, lane, mirror, then, gone in (
+            (
+                agent.wants_images,
+                self._image_lane,
+                agent.mirror_image,
+                self._image_done,
+                self._ledger.unavailable_images,
+            ),
+            (
+                agent.wanted_info_level is not None,
+                self._info_lane,
+                agent.mirror_info,
+                self._info_done,
+                self._ledger.unavailable_infos,
+            ),
+        ):
+            if wanted and photo.id not in gone:
+                open_page.pending += 1
+                lane.put(
+                    functools.partial(mirror, photo),
+                    functools.partial(then, open_page, number, photo),
+                )
+
+    def _image_done(
+        self, open_page: _OpenPage, number: int, photo: FlickrPhoto, outcome: Outcome
+    ) -> None:
+        self._result.images += outcome.fate is Fate.NEW
+        if outcome.fate is Fate.FAILED:
+            open_page.failed_images.append(number)
+        if outcome.fate is Fate.UNAVAILABLE:
+            self._ledger.unavailable_images.add(photo.id)
+        self._part_done(open_page, photo, outcome)
+
+    def _info_done(
+        self, open_page: _OpenPage, number: int, photo: FlickrPhoto, outcome: Outcome
+    ) -> None:
+        self._result.infos += outcome.fate is Fate.NEW
+        if outcome.fate is Fate.FAILED:
+            open_page.failed_infos.append(number)
+        if outcome.fate is Fate.UNAVAILABLE:
+            self._ledger.unavailable_infos.add(photo.id)
+        self._part_done(open_page, photo, outcome)
+
+    def _part_done(self, open_page: _OpenPage, photo: FlickrPhoto, outcome: Outcome) -> None:
+        self._result.size += outcome.size
+        open_page.filenames.extend(outcome.filenames)
+        if outcome.fate is Fate.FAILED:
+            self._result.failed[photo.id] = outcome.reason
+        if outcome.fate is Fate.UNAVAILABLE:
+            self._result.unavailable[photo.id] = outcome.reason
+        self._finish_one(open_page)
+
+    def _finish_one(self, open_page: _OpenPage) -> None:
+        open_page.pending -= 1
+        if open_page.pending == 0:
+            self._open_pages.remove(open_page)
+            self._survey.settle(open_page.look, open_page.failed_images, open_page.failed_infos)
+            # First the files must be durable, then the word that they are there.
+            self._cache.sync_files(open_page.filenames)
+            self._save(clean=False)
+
+    def _end_work(self) -> None:
+        """Stop the threads; what they are writing is dropped."""
+        self._clock.stop()
+        end = self._clock.now() + self.GRACE_SECONDS
+        for lane in (self._listing, self._image_lane, self._info_lane):
+            lane.close(max(0.0, end - self._clock.now()))
+
+    def _report(self) -> None:
+        result = self._result
+        for photos, what in ((result.failed, "failed"), (result.unavailable, "unavailable")):
+            for photo_id, reason in list(photos.items())[: self.MOST_REPORTED]:
+                LOGGER.error(
+                    "Photo %s %s: %s (https://www.flickr.com/photos/%s/%s/)",
+                    FlickrPhoto(photo_id, "").digest,
+                    what,
+                    reason,
+                    self._agent.user.id,
+                    photo_id,
+                )
+            if len(photos) > self.MOST_REPORTED:
+                LOGGER.error("... and %s more", f"{len(photos) - self.MOST_REPORTED:,}")
+        for what in result.skipped[: self.MOST_REPORTED]:
+            LOGGER.error("Skipped what makes no sense, %s", what)
+        if result.unsettled:
+            LOGGER.error(
+                "The photostream changed faster than it could be read; run again to see to the rest"
+            )
+
+
+# ---------------------------------------------------------------------------------------
+# 7. The command line
+# ---------------------------------------------------------------------------------------
+
+PROGRAM = "mirror_flickr"
+
+LOG_LEVELS = (logging.CRITICAL, logging.ERROR, logging.WARNING, logging.INFO, logging.DEBUG)
+
+
+class _LogFormatter(logging.Formatter):
+    """``2020-03-23 08:43:28,596 [INFO] Scanning page 1/1026...``, and nothing that moves."""
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s [%(levelname)s] %(message)s")
+
+    def format(self, record: logging.LogRecord) -> str:
+        return "\n".join(printable(line) for line in super().format(record).split("\n"))
+
+
+def show_log(level: int) -> None:
+    """Write log lines of a level and above to standard error."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(_LogFormatter())
+    LOGGER.addHandler(handler)
+    LOGGER.setLevel(level)
+    LOGGER.propagate = False
+
+
+class _ArgumentParser(argparse.ArgumentParser):
+    """Says what is wrong in one line."""
+
+    def error(self, message: str) -> Any:
+        self.exit(2, f"{self.prog}: error: {printable(message)}\n")
+
+
+def _number_from(low: int, high: int | None = None) -> Callable[[str], int]:
+    """Return what reads a number of a range from the command line."""
+
+    def read(text: str) -> int:
+        if re.fullmatch("[+-]?[0-9]{1,18}", text.strip(), re.ASCII):
+            number = int(text)
+            if number >= low and (high is None or number <= high):
+                return number
+        wanted = f"{low} or more" if high is None else f"of {low} to {high}"
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number {wanted}")
+
+    return read
+
+
+def _something(text: str) -> str:
+    """Read a text that may not be empty from the command line."""
+    if not text.strip():
+        raise argparse.ArgumentTypeError("it is empty")
+    return text
+
+
+def _argument_parser() -> argparse.ArgumentParser:
+    parser = _ArgumentParser(
+        prog=PROGRAM,
+        description="Mirror a Flickr user's photostream into a local folder, and keep the"
+        " mirror up to date: every public photo at its highest resolution, with its title,"
+        " description and comments.",
+        epilog="Run the same command again to go on after an interruption, or to fetch what"
+        " is new.",
+    )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+
+    what = parser.add_argument_group("what to mirror")
+    what.add_argument(
+        "--username",
+        required=True,
+        type=_something,
+        metavar="USERNAME",
+        help="username of the account of a user on Flickr to mirror their photostream",
+    )
+    what.add_argument("--image-only", action="store_true", help="only download photos' images")
+    what.add_argument("--info-only", action="store_true", help="only download photos' information")
+    what.add_argument(
+        "--info-level",
+        type=_number_from(0, HIGHEST_INFO_LEVEL),
+        default=0,
+        metavar="LEVEL",
+        help="information of a photo to fetch: 0 its title (default), 1 its title and"
+        " description, 2 its title, description and comments",
+    )
+
+    order = parser.add_argument_group("in which order")
+    order.add_argument(
+        "--fifo",
+        action="store_true",
+        help="First-In First-Out: from the oldest uploaded photo to the newest",
+    )
+    order.add_argument(
+        "--lifo",
+        action="store_true",
+        help="Last-In First-Out: from the newest uploaded photo to the oldest (default)",
+    )
+
+    where = parser.add_argument_group("where to keep it")
+    where.add_argument(
+        "--cache-path",
+        type=_something,
+        default=DEFAULT_CACHE_PATH,
+        metavar="PATH",
+        help="folder in which each mirrored user has a folder (default: %(default)s)",
+    )
+    where.add_argument(
+        "--cache-directory-depth",
+        type=_number_from(0, DEEPEST_CACHE),
+        default=DEFAULT_CACHE_DEPTH,
+        metavar="N",
+        help="folders between the user's folder and the files, 0 to 32 (default: %(default)s)",
+    )
+    where.add_argument(
+        "--verify-image",
+        action="store_true",
+        help="go through the whole photostream, check every mirrored image, and fetch again"
+        " what is missing or damaged",
+    )
+
+    keys = parser.add_argument_group(
+        "Flickr API keys",
+        f"Each is taken from its option, else from the file {KEYS_FILENAME} in the cache"
+        " path, else asked for. Options show in the list of processes: on a machine that"
+        " others use, save the keys once instead.",
+    )
+    keys.add_argument(
+        "--consumer-key",
+        type=_something,
+        metavar="KEY",
+        help="a unique string used by the Consumer to identify themselves to the Flickr API",
+    )
+    keys.add_argument(
+        "--consumer-secret",
+        type=_something,
+        metavar="SECRET",
+        help="a secret used by the Consumer to establish ownership of the Consumer Key",
+    )
+    keys.add_argument(
+        "--save-api-keys",
+        action="store_true",
+        help="save the Flickr API keys for further usage",
+    )
+
+    shown = parser.add_argument_group("what to show")
+    shown.add_argument(
+        "--debug",
+        type=_number_from(0, 4),
+        default=3,
+        metavar="LEVEL",
+        help="the logging level: 0 critical, 1 error, 2 warning, 3 info (default), 4 debug",
+    )
+    return parser
+
+
+def get_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
+    """Return the options given on the command line.
+
+    One that is wrong, or contradicts another, ends the program with a line that says so and
+    exit status 2.
+
+    :param arguments: Those of the program itself if left out.
+    """
+    parser = _argument_parser()
+    options = parser.parse_args(arguments)
+    for one, other in (
+        ("--fifo", "--lifo"),
+        ("--image-only", "--info-only"),
+        ("--verify-image", "--info-only"),
+    ):
+        if _given(options, one) and _given(options, other):
+            parser.error(f"{one} and {other} exclude each other")
+    if options.image_only and options.info_level > 0:
+        parser.error("--image-only mirrors no information: leave out --info-level")
+    return options
+
+
+def _given(options: argparse.Namespace, name: str) -> bool:
+    return getattr(options, name.strip("-").replace("-", "_"))
+
+
+def find_api_keys(options: argparse.Namespace) -> tuple[str, str]:
+    """Return the API key and its secret: each from its option, the file, or the user.
+
+    :raise MirrorError: If the file is damaged, or there is nobody to ask.
+    """
+    path = pathlib.Path(options.cache_path).expanduser() / KEYS_FILENAME
+    key, secret = options.consumer_key, options.consumer_secret
+    if key is None or secret is None:
+        saved = _read_keys(path)
+        key = key or saved.get("consumer_key") or _ask("Enter your Flickr API key: ")
+        secret = secret or saved.get("consumer_secret") or _ask("Enter your Flickr API secret: ")
+    if options.save_api_keys:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with written_whole(path, mode=0o600) as file:
+            file.write(json_bytes({"consumer_key": key, "consumer_secret": secret}))
+    return key, secret
+
+
+def _read_keys(path: pathlib.Path) -> dict[str, str]:
+    try:
+        keys = json.loads(path.read_bytes())
+    except FileNotFoundError:
+        return {}
+    except (ValueError, RecursionError):
+        keys = None
+    if not isinstance(keys, dict) or not all(
+        isinstance(keys.get(name, ""), str) for name in ("consumer_key", "consumer_secret")
+    ):
+        raise MirrorError(
+            f"{path} is damaged: it should hold a JSON object with consumer_key and"
+            " consumer_secret; remove it, then use --save-api-keys",
+            status=2,
+        )
+    return keys
+
+
+def _ask(prompt: str) -> str:
+    if not sys.stdin.isatty():
+        raise MirrorError(
+            "no Flickr API keys and no terminal to ask for them: give --consumer-key and"
+            " --consumer-secret, or save them with --save-api-keys first",
+            status=2,
+        )
+    answer = getpass.getpass(prompt).strip()
+    if not answer:
+        raise MirrorError(f"nothing entered for {prompt.strip().rstrip(':')!r}", status=2)
+    return answer
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the program; return its exit status.
+
+    0: everything asked for is mirrored. 1: Flickr refused, or some photos failed. 2: the
+    command line is wrong. 130: interrupted.
+    """
+    options = get_arguments(arguments)
+    show_log(LOG_LEVELS[options.debug])
+    agent = None
+    try:
+        key, secret = find_api_keys(options)
+        agent = FlickrUserPhotostreamMirroringAgent(
+            options.username,
+            key,
+            secret,
+            cache_root_path_name=options.cache_path,
+            cache_directory_depth=options.cache_directory_depth,
+            image_only=options.image_only,
+            info_level=options.info_level,
+            info_only=options.info_only,
+            caching_strategy=CachingStrategy.FIFO if options.fifo else CachingStrategy.LIFO,
+            verify_image=options.verify_image,
+        )
+        _stop_on_signals(agent)
+        result = agent.run()
+    except (KeyboardInterrupt, Stopped):
+        done = f"{agent.result}; " if agent is not None and agent.result else ""
+        print(f"{done}interrupted: run the same command again to go on", flush=True)
+        return 130
+    except FlickrUnavailable as error:
+        return _complain(f"{options.username}: Flickr does not answer: {error}", 1)
+    except FlickrError as error:
+        return _complain(f"{options.username}: Flickr refuses: {error}", 1)
+    except MirrorError as error:
+        return _complain(str(error), error.status)
+    except OSError as error:
+        where = f": {error.filename}" if error.filename else ""
+        return _complain(f"{error.strerror or error}{where}", 1)
+    print(result, flush=True)
+    return 0 if result.complete else 1
+
+
+def _complain(message: str, status: int) -> int:
+    print(f"{PROGRAM}: error: {printable(message)}", file=sys.stderr, flush=True)
+    return status
+
+
+def _stop_on_signals(agent: FlickrUserPhotostreamMirroringAgent) -> None:
+    """End the run in order at the first Ctrl-C or SIGTERM, and at once at the second."""
+
+    def stop(*_: Any) -> None:
+        for each in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(each, lambda *_: os._exit(130))
+        agent.stop()
+
+    for each in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(each, stop)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
