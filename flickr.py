@@ -31,6 +31,7 @@ import queue
 import random
 import re
 import signal
+import subprocess
 import sys
 import tempfile
 import threading
@@ -141,6 +142,8 @@ class Label:
 
     __slots__ = ("_content", "_locale")
 
+    _locale: Locale | None
+
     def __init__(self, content: str, locale: Locale | None = None) -> None:
         self._content = content
         self._locale = Locale("eng") if locale is None else locale
@@ -195,18 +198,30 @@ def detect_locale(text: str) -> Locale:
 
     English where there is nothing to tell by: no letters outside markup and addresses.
     """
-    return Locale.from_string(detect_language_tag(prose_of(text)))
+    return Locale.from_string(detect_language_tag(letters_of(text)))
+
+
+def letters_of(text: str) -> str:
+    """Return what langdetect tells a language by: the letters of a text's prose.
+
+    It takes digits and punctuation for spaces; taken so beforehand, titles that differ in a
+    date or a number are the same text, and are looked at once.
+    """
+    return _NO_LETTERS.sub(" ", prose_of(text))
+
+
+_NO_LETTERS = re.compile(r"[\x00-@{-\x7f]+")
 
 
 @functools.lru_cache(maxsize=4096)
-def detect_language_tag(prose: str) -> str:
+def detect_language_tag(letters: str) -> str:
     """Return langdetect's tag for a text (``vi``, ``zh-cn``), ``en`` if it has none."""
-    if not any(character.isalpha() for character in prose):
+    if not any(character.isalpha() for character in letters):
         return "en"
     from langdetect.lang_detect_exception import LangDetectException
 
     detector = _detector_factory().create()
-    detector.append(prose)
+    detector.append(letters)
     try:
         tag = detector.detect()
     except LangDetectException:
@@ -215,7 +230,6 @@ def detect_language_tag(prose: str) -> str:
 
 
 _detector_lock = threading.Lock()
-_detector_factories: list[Any] = []
 
 
 def _detector_factory() -> Any:
@@ -225,14 +239,117 @@ def _detector_factory() -> Any:
     user of langdetect in the same process shall neither disturb this one nor be disturbed.
     """
     with _detector_lock:
-        if not _detector_factories:
-            from langdetect.detector_factory import PROFILES_DIRECTORY, DetectorFactory
+        return _loaded_detector_factory()
 
-            factory = DetectorFactory()
-            factory.load_profile(PROFILES_DIRECTORY)
-            factory.set_seed(0)
-            _detector_factories.append(factory)
-        return _detector_factories[0]
+
+@functools.cache
+def _loaded_detector_factory() -> Any:
+    from langdetect.detector_factory import PROFILES_DIRECTORY, DetectorFactory
+
+    factory = DetectorFactory()
+    factory.load_profile(PROFILES_DIRECTORY)
+    factory.set_seed(0)
+    return factory
+
+
+class LanguageDetector:
+    """Detects the languages of many labels, in processes of its own.
+
+    Detection is by far the heaviest computation of a mirror; in the same process it would
+    take its time from the downloads. The processes are started when first needed, and end
+    with this one.
+
+    :param processes: How many; with 0 detection happens in the calling thread.
+    """
+
+    def __init__(self, processes: int = max(1, (os.cpu_count() or 1) - 1)) -> None:
+        self._most_processes = processes
+        self._processes: list[subprocess.Popen[str]] = []
+        self._idle: queue.SimpleQueue[subprocess.Popen[str] | None] = queue.SimpleQueue()
+        self._lock = threading.Lock()
+        self._tags: dict[str, str] = {}
+        if processes == 0:
+            self._idle.put(None)
+
+    def detect(self, labels: Iterable[Label]) -> None:
+        """See to it that each label has its locale."""
+        waiting = [(label, letters_of(label.content)) for label in labels if not label._locale]
+        unknown = sorted(
+            {
+                letters
+                for _, letters in waiting
+                if letters not in self._tags and any(map(str.isalpha, letters))
+            }
+        )
+        if unknown:
+            if len(self._tags) > 50_000:
+                self._tags = {}
+            self._tags.update(zip(unknown, self._ask(unknown), strict=True))
+        for label, letters in waiting:
+            label._locale = Locale.from_string(self._tags.get(letters, "en"))
+
+    def close(self) -> None:
+        """End the processes; more labels would start new ones."""
+        with self._lock:
+            for process in self._processes:
+                process.kill()
+                process.wait()
+                process.stdin.close()
+                process.stdout.close()
+            self._processes.clear()
+            if self._most_processes:
+                self._idle = queue.SimpleQueue()
+
+    def _ask(self, texts: list[str]) -> list[str]:
+        process = self._take()
+        try:
+            if process is not None:
+                process.stdin.write(json.dumps(texts) + "\n")
+                process.stdin.flush()
+                answer = process.stdout.readline()
+                if answer:
+                    return json.loads(answer)
+                raise BrokenPipeError
+        except (OSError, ValueError):
+            # It was killed, or never came up: this process can do it too.
+            LOGGER.debug("A process that detects languages ended; going on without it")
+            process = None
+        finally:
+            self._idle.put(process)
+        return [detect_language_tag(text) for text in texts]
+
+    def _take(self) -> subprocess.Popen[str] | None:
+        with self._lock:
+            if len(self._processes) < self._most_processes and self._idle.empty():
+                process = _start_detecting()
+                self._processes.append(process)
+                return process
+        return self._idle.get()
+
+
+def _start_detecting() -> subprocess.Popen[str]:
+    """Start a process that answers each line of texts with a line of language tags."""
+    folder = os.path.dirname(os.path.abspath(__file__))
+    return subprocess.Popen(
+        [
+            sys.executable,
+            "-c",
+            f"import sys; sys.path.insert(0, {folder!r})\n"
+            "from flickr import _answer_detections; _answer_detections()",
+        ],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        text=True,
+        encoding="utf-8",
+        # Ctrl-C in a terminal goes to every process of its group.
+        start_new_session=True,
+    )
+
+
+def _answer_detections() -> None:
+    for line in sys.stdin:
+        print(json.dumps([detect_language_tag(text) for text in json.loads(line)]), flush=True)
 
 
 # ---------------------------------------------------------------------------------------
@@ -763,6 +880,7 @@ class Service:
         self._pause_end = 0.0
         self._pause_announced = 0.0
         self._changed = threading.Condition()
+        self._waiting: collections.deque[object] = collections.deque()
 
     def ask(self, request: Callable[[], Answer]) -> Answer:
         """Return what a request returns, attempted as often as it takes.
@@ -799,29 +917,51 @@ class Service:
                     self._leave()
 
     def _enter(self) -> float:
-        """Wait for a place, the end of a pause and the budget; return when that was."""
-        while True:
-            with self._changed:
-                now = self._clock.now()
-                wait = self._pause_end - now
-                if wait <= 0 and self._budget is not None:
-                    wait = self._budget.wait(now)
-                    self._announce_budget(wait, now)
-                if wait <= 0:
-                    if self._places is None or self._in_flight < self._places:
+        """Wait for a place, the end of a pause and the budget; return when that was.
+
+        Requests are let through in the order in which they asked.
+        """
+        turn = object()
+        with self._changed:
+            self._waiting.append(turn)
+        try:
+            while True:
+                self._clock.check()
+                with self._changed:
+                    wait = self._wait_for(turn)
+                    if wait == 0:
                         self._in_flight += 1
                         self.requests += 1
-                        if self._budget is not None:
-                            self._budget.spend(now)
-                        self._clock.check()
-                        return now
-                    self._changed.wait(0.25)
-            self._clock.sleep(wait) if wait > 0 else self._clock.check()
+                        return self._clock.now()
+                    if wait is None:
+                        self._changed.wait(0.25)
+                        continue
+                self._clock.sleep(wait)
+        finally:
+            with self._changed:
+                self._waiting.remove(turn)
+                self._changed.notify_all()
+
+    def _wait_for(self, turn: object) -> float | None:
+        """Return the seconds until a request may be made, None until others have gone."""
+        if self._waiting[0] is not turn:
+            return None
+        if self._places is not None and self._in_flight >= self._places:
+            return None
+        now = self._clock.now()
+        wait = self._pause_end - now
+        if wait <= 0 and self._budget is not None:
+            wait = self._budget.wait(now)
+            if wait == 0:
+                self._budget.spend(now)
+            else:
+                self._announce_budget(wait, now)
+        return max(0.0, wait)
 
     def _leave(self) -> None:
         with self._changed:
             self._in_flight -= 1
-            self._changed.notify()
+            self._changed.notify_all()
 
     def _succeeded(self) -> None:
         with self._changed:
@@ -1296,15 +1436,20 @@ def is_of_kind(start: bytes, extension: str) -> bool:
 
 
 @contextlib.contextmanager
-def written_whole(path: pathlib.Path, mode: int = 0o666) -> Iterator[BinaryIO]:
+def written_whole(
+    path: pathlib.Path, mode: int = 0o666, partials: set[str] | None = None
+) -> Iterator[BinaryIO]:
     """Give a file to write that takes its name only once it is whole and on the disk.
 
     Until then it stands beside it under a name of its own, which :func:`remove_leftovers`
     knows. Whatever ends the block early leaves nothing.
 
     :param mode: Permissions of the file, from its first byte on.
+    :param partials: Holds the file's own name as long as it has it.
     """
     handle, name = tempfile.mkstemp(prefix=".", suffix=PARTIAL_SUFFIX, dir=path.parent)
+    partials = set() if partials is None else partials
+    partials.add(name)
     try:
         with os.fdopen(handle, "wb") as file:
             os.chmod(name, mode & ~_umask())
@@ -1316,6 +1461,8 @@ def written_whole(path: pathlib.Path, mode: int = 0o666) -> Iterator[BinaryIO]:
         with contextlib.suppress(FileNotFoundError):
             os.unlink(name)
         raise
+    finally:
+        partials.discard(name)
 
 
 PARTIAL_SUFFIX = ".flickr-part"
@@ -1372,6 +1519,8 @@ class UserCache:
     def __init__(self, folder: pathlib.Path, depth: int = DEFAULT_CACHE_DEPTH) -> None:
         self.folder = folder
         self.depth = depth
+        self._partials: set[str] = set()
+        _umask()
 
     def path_of(self, filename: str) -> pathlib.Path:
         """Return where a photo's file is, by its name."""
@@ -1386,8 +1535,14 @@ class UserCache:
         """Give a photo's file to write: see :func:`written_whole`."""
         path = self.path_of(filename)
         path.parent.mkdir(parents=True, exist_ok=True)
-        with written_whole(path) as file:
+        with written_whole(path, partials=self._partials) as file:
             yield file
+
+    def drop_partials(self) -> None:
+        """Remove what is being written, by threads that no longer answer."""
+        for name in list(self._partials):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(name)
 
     def read_info(self, filename: str) -> dict[str, Any] | None:
         """Return what an information file holds, None if it is not there or is damaged."""
@@ -1571,8 +1726,9 @@ class Ledger:
 
     :ivar images: Photos whose images are on disk, or have been given up for good.
     :ivar infos: The same for information, by the level that it was mirrored at.
-    :ivar short: Photos on pages that came short of the photostream's total, once: the next
-        run looks at these pages once more before it takes them for what they are.
+    :ivar short: Lowest and highest number on a page that came short of the photostream's
+        total, and how many rows were missing: the next run looks at these photos once more
+        before it takes the page for what it is.
     :ivar anchors: Ids of some photos by their numbers.
     :ivar unavailable_images: Ids of photos whose images Flickr has no more.
     :ivar unavailable_infos: The same for their information.
@@ -1580,7 +1736,7 @@ class Ledger:
 
     images: Ranges = NO_NUMBERS
     infos: dict[int, Ranges] = dataclasses.field(default_factory=dict)
-    short: Ranges = NO_NUMBERS
+    short: dict[tuple[int, int], int] = dataclasses.field(default_factory=dict)
     anchors: dict[int, str] = dataclasses.field(default_factory=dict)
     unavailable_images: set[str] = dataclasses.field(default_factory=set)
     unavailable_infos: set[str] = dataclasses.field(default_factory=set)
@@ -1600,6 +1756,10 @@ class Ledger:
             return infos
         return self.images if info_level is None else self.images & infos
 
+    def rows_kept_back(self, numbers: Ranges) -> int:
+        """Return how many rows may be missing from these photos, as far as is known."""
+        return sum(rows for pair, rows in self.short.items() if span(*pair) & numbers)
+
     def enter_images(self, numbers: Ranges) -> None:
         """Take down that these photos' images have been mirrored."""
         self.images |= numbers
@@ -1618,7 +1778,7 @@ class Ledger:
         """Forget all photos above a number: nobody knows any more which ones they were."""
         self.images = self.images.up_to(number)
         self.infos = {level: each.up_to(number) for level, each in self.infos.items()}
-        self.short = self.short.up_to(number)
+        self.short = {pair: rows for pair, rows in self.short.items() if pair[1] <= number}
         self.anchors = {each: name for each, name in self.anchors.items() if each <= number}
 
     def to_json(self) -> dict[str, Any]:
@@ -1626,7 +1786,7 @@ class Ledger:
         return {
             "images": self.images.pairs,
             "infos": {str(level): numbers.pairs for level, numbers in self.infos.items()},
-            "short": self.short.pairs,
+            "short": [(low, high, rows) for (low, high), rows in self.short.items()],
             "anchors": {str(number): name for number, name in self.anchors.items()},
             "unavailable_images": sorted(self.unavailable_images),
             "unavailable_infos": sorted(self.unavailable_infos),
@@ -1642,7 +1802,11 @@ class Ledger:
             ledger = Ledger(
                 images=_ranges_of(payload["images"]),
                 infos={int(level): _ranges_of(each) for level, each in payload["infos"].items()},
-                short=_ranges_of(payload["short"]),
+                short={
+                    pair: int(rows)
+                    for low, high, rows in payload["short"]
+                    for pair in _ranges_of([(low, high)]).pairs
+                },
                 anchors={int(number): str(name) for number, name in payload["anchors"].items()},
                 unavailable_images=set(map(str, payload["unavailable_images"])),
                 unavailable_infos=set(map(str, payload["unavailable_infos"])),
@@ -1681,6 +1845,8 @@ class Look:
     :ivar numbered: The numbers that are sure. Where rows are missing somewhere on the page,
         the numbers of what comes after them are not.
     :ivar doubtful: The others, among them photos that Flickr may be keeping back.
+    :ivar missing: Rows that are missing.
+    :ivar believed: Whether an earlier run missed them too, so that Flickr has no more.
     :ivar limit: Highest number that is still worth taking down.
     """
 
@@ -1689,6 +1855,8 @@ class Look:
     photos: list[tuple[int, int]]
     numbered: Ranges
     doubtful: Ranges
+    missing: int = 0
+    believed: bool = True
     limit: int = sys.maxsize
 
 
@@ -1708,7 +1876,7 @@ class Survey:
 
     MOST_REPEATS = 3
     MOST_RESTARTS = 3
-    MOST_FRUITLESS = 10
+    MOST_ANSWERS = 5  # for each page
 
     def __init__(
         self,
@@ -1733,13 +1901,25 @@ class Survey:
         self._seen = Ranges()  # what this run has been through, whatever came of it
         self._top = 0  # total when page 1 was last read
         self._pages_since_top = 0
+        self._begin_at_top = True
         self._unproved = bool(ledger.anchors)
+        self._probing = True
         self._new_anchors: dict[int, str] = {}
-        self._short_before = ledger.short
+        self._short_before = Ledger(short=dict(ledger.short))
         self._repeats = 0
         self._restarts = 0
-        self._fruitless = 0
+        self._answers = 0
         self._open: list[Look] = []
+
+    @property
+    def done_count(self) -> int:
+        """Number of photos that are done, those on pages that are not settled left out."""
+        done = self._seen
+        if not self._everything:
+            done = self.ledger.done(self._images, self._info_level)
+        for look in self._open:
+            done -= look.numbered | look.doubtful
+        return len(done)
 
     def next_page(self) -> int | None:
         """Return the page to read next, None if nothing is left to be read.
@@ -1747,19 +1927,16 @@ class Survey:
         Page 1 comes first, for the total and the anchors, and once more at the end of a
         run that read others: only then is it certain that no photo has slid past.
         """
-        if self.total is None:
-            return 1
         if self.unsettled:
             return None
-        anchor = max(self.ledger.anchors) if self._unproved else 0
-        if self._unproved and not self._lifo:
-            return self._page_of(anchor)
-        # Newer photos than those of the last look at page 1 wait for the next one.
-        left = span(anchor + 1, self._top if self._lifo else self.total) - self._done()
+        self._probing = self._begin_at_top or self._unproved
+        if self._begin_at_top:
+            return 1
+        if self._unproved:
+            return self._page_of(max(self.ledger.anchors))
+        left = self._left()
         if left:
             return self._page_of(left.highest if self._lifo else left.lowest)
-        if self._unproved:
-            return self._page_of(anchor)
         return 1 if self._pages_since_top else None
 
     def receive(self, page: int, total: int, ids: Sequence[str | None]) -> Look | None:
@@ -1780,7 +1957,8 @@ class Survey:
             sure_from = max(fitting) if fitting and page == 1 else high + 1
         numbered = span(sure_from, high)
         doubtful = span(low, sure_from - 1) - self.ledger.done(self._images, self._info_level)
-        if missing and (misfits or doubtful - self._short_before):
+        believed = not doubtful or self._is_believed(doubtful, missing)
+        if missing and (misfits or not believed):
             self._repeats += 1
             if self._repeats <= self.MOST_REPEATS:
                 return None
@@ -1788,22 +1966,28 @@ class Survey:
 
         self.total = total
         if page == 1:
+            self._begin_at_top = False
             self._top = total
             self._pages_since_top = 0
             self._new_anchors = _anchors_among(high, ids)
-        else:
-            self._pages_since_top += 1
         self._prove(page, fitting, misfits)
 
         page_count = -(-total // self._per_page)
         look = Look(page, page_count, [], Ranges(), Ranges())
-        self._fruitless = 0 if span(low, high) - self._seen else self._fruitless + 1
-        self.unsettled |= self._fruitless > self.MOST_FRUITLESS
-        left = span(1, total) - self._done()
-        if not self._lifo and left and left.lowest < low:
-            # Too early for this page: it was read to see the total and the anchors.
+        self._answers += 1
+        self.unsettled |= self._answers > self.MOST_ANSWERS * (page_count + 8)
+        left = self._left()
+        out_of_turn = left and (left.highest > high if self._lifo else left.lowest < low)
+        if self._begin_at_top or (self._probing and out_of_turn):
+            # It was read for the total and the anchors only.
             return look
+        if page != 1 and left & span(low, high):
+            self._pages_since_top += 1
+            if high > max(self.ledger.anchors, default=0) and ids and ids[0] and not missing:
+                # So new that page 1 has not shown it yet.
+                self.ledger.anchors = {**self.ledger.anchors, high: ids[0]}
         look.numbered, look.doubtful = numbered, doubtful
+        look.missing, look.believed = missing, believed
         look.photos = [(high - index, index) for index in range(len(ids))]
         if not self._lifo:
             look.photos.reverse()
@@ -1824,26 +2008,37 @@ class Survey:
         self._open.remove(look)
         image_failures = Ranges((number, number) for number in failed_images)
         info_failures = Ranges((number, number) for number in failed_infos)
-        whole = look.numbered
+        whole = look.numbered.up_to(look.limit)
         if look.doubtful and not image_failures and not info_failures:
-            if look.doubtful - self._short_before:
-                self.ledger.short |= look.doubtful.up_to(look.limit)
-            else:
-                whole |= look.doubtful
-        whole = whole.up_to(look.limit)
+            pair = look.doubtful.lowest, look.doubtful.highest
+            if look.believed:
+                whole |= look.doubtful.up_to(look.limit)
+            elif pair[1] <= look.limit:
+                self.ledger.short[pair] = look.missing
         if self._images:
             self.ledger.enter_images(whole - image_failures)
         if self._info_level is not None:
             self.ledger.enter_infos(whole - info_failures, self._info_level)
-        self.ledger.short -= self.ledger.done(self._images, self._info_level)
+        done = self.ledger.done(self._images, self._info_level)
+        for pair in [pair for pair in self.ledger.short if not span(*pair) - done]:
+            del self.ledger.short[pair]
 
     def _done(self) -> Ranges:
         if self._everything:
             return self._seen
         return self._seen | self.ledger.done(self._images, self._info_level)
 
+    def _left(self) -> Ranges:
+        # LIFO leaves photos newer than page 1 was for the next look at page 1.
+        return span(1, self._top if self._lifo else self.total) - self._done()
+
     def _page_of(self, number: int) -> int:
         return max(0, self.total - number) // self._per_page + 1
+
+    def _is_believed(self, doubtful: Ranges, missing: int) -> bool:
+        """Tell whether an earlier run missed as many rows among these photos already."""
+        looked_at = Ranges(self._short_before.short)
+        return not doubtful - looked_at and missing <= self._short_before.rows_kept_back(doubtful)
 
     def _judge_anchors(
         self,
@@ -1854,20 +2049,24 @@ class Survey:
         low: int,
         missing: int,
     ) -> tuple[set[int], set[int]]:
-        """Return the anchors on a page that have kept their numbers, and those that have not.
+        """Return which anchors on a page have kept their numbers, and which have not.
 
-        Anchors are taken from page 1, so their numbers are exact there, even where Flickr
-        keeps photos back that it counts; on another page they may be off by those.
+        Where rows are missing, what comes after them may have another number than it seems,
+        and a deletion may hide behind that. Then only the newest anchor counts, on page 1,
+        from where it was taken with the same rows missing below it.
         """
-        slack = 0 if page == 1 else missing
-        fitting, misfits = set(), set()
-        for number, name in self.ledger.anchors.items():
-            if number > total:
-                misfits.add(number)
-            elif low <= number <= high:
-                index = high - number
-                around = ids[max(0, index - slack) : index + slack + 1]
-                (fitting if name in around else misfits).add(number)
+        anchors = self.ledger.anchors
+        on_page = {number for number in anchors if low <= number <= high}
+        fitting = {
+            number
+            for number in on_page
+            if high - number < len(ids) and ids[high - number] == anchors[number]
+        }
+        if missing:
+            newest = {max(anchors, default=0)}
+            fitting = fitting & newest if page == 1 else set()
+            on_page = fitting or on_page
+        misfits = {number for number in anchors if number > total} | (on_page - fitting)
         return fitting, misfits
 
     def _prove(self, page: int, fitting: set[int], misfits: set[int]) -> None:
@@ -1881,6 +2080,8 @@ class Survey:
                 self.unsettled |= self._restarts > self.MOST_RESTARTS
             self._forget_above(intact)
             self._unproved = intact > 0 and intact not in fitting
+            # Without new anchors, whatever is taken down now could not be disproved.
+            self._begin_at_top = page != 1 and not self._new_anchors
         elif anchors and max(anchors) in fitting:
             self._unproved = False
         elif page == 1:
@@ -1914,6 +2115,11 @@ def _anchors_among(high: int, ids: Sequence[str | None]) -> dict[int, str]:
 # ---------------------------------------------------------------------------------------
 # 6. The agent
 # ---------------------------------------------------------------------------------------
+
+
+# As many as a browser opens to a few hosts together; more than 64 is an attack.
+DEFAULT_JOBS = 16
+MOST_JOBS = 64
 
 
 class PhotoUnavailable(Exception):
@@ -2083,6 +2289,8 @@ class FlickrUserPhotostreamMirroringAgent:
     :param calls_per_hour: Most API calls in any hour.
     :param api_url: Address of Flickr's API: see :class:`FlickrApi`.
     :param per_page: Photos that a page of the listing holds, 1 to 500.
+    :param on_progress: Called, in the thread that runs the mirror, with the number of photos
+        done, of the photostream's photos, and of those that failed.
     :param clock: The time.
     :raise ValueError: If the arguments contradict each other or are out of range.
     :raise TypeError: If the strategy is no :class:`CachingStrategy`.
@@ -2103,10 +2311,11 @@ class FlickrUserPhotostreamMirroringAgent:
         caching_strategy: CachingStrategy = CachingStrategy.LIFO,
         *,
         verify_image: bool = False,
-        jobs: int = 16,
+        jobs: int = DEFAULT_JOBS,
         calls_per_hour: int = CALLS_PER_HOUR,
         api_url: str | None = None,
         per_page: int = LARGEST_PAGE,
+        on_progress: Callable[[int, int, int], None] | None = None,
         clock: Clock | None = None,
     ) -> None:
         if not isinstance(caching_strategy, CachingStrategy):
@@ -2123,8 +2332,8 @@ class FlickrUserPhotostreamMirroringAgent:
             raise ValueError(
                 f"cache_directory_depth is {cache_directory_depth!r}, not of 0 to {DEEPEST_CACHE}"
             )
-        if jobs not in range(1, 65):
-            raise ValueError(f"jobs is {jobs!r}, not of 1 to 64")
+        if jobs not in range(1, MOST_JOBS + 1):
+            raise ValueError(f"jobs is {jobs!r}, not of 1 to {MOST_JOBS}")
         if calls_per_hour < 1:
             raise ValueError(f"calls_per_hour is {calls_per_hour!r}, not 1 or more")
         if verify_image and info_only:
@@ -2139,6 +2348,7 @@ class FlickrUserPhotostreamMirroringAgent:
         self._verify = verify_image
         self._jobs = jobs
         self._per_page = per_page
+        self._on_progress = on_progress
         self._clock = clock or Clock()
         self._web = Web(self._clock, connections=jobs)
         self._api = FlickrApi(
@@ -2148,6 +2358,7 @@ class FlickrUserPhotostreamMirroringAgent:
             calls_per_hour=calls_per_hour,
             web=self._web,
         )
+        self._languages = LanguageDetector()
         self._image_servers = Service("Flickr's image server", self._clock, places=jobs)
         self._events: queue.SimpleQueue = queue.SimpleQueue()
         #: What the last run did, also one that was interrupted; None before the first.
@@ -2179,6 +2390,8 @@ class FlickrUserPhotostreamMirroringAgent:
         if not LOGGER.hasHandlers():
             show_log(logging.INFO)
         self._clock.go_on()
+        # What an earlier run left in it concerns that run.
+        self._events = queue.SimpleQueue()
         return _MirrorRun(self).run()
 
     def stop(self) -> None:
@@ -2236,38 +2449,37 @@ class FlickrUserPhotostreamMirroringAgent:
         return self.__download(photo.best_size.url, photo.image_filename)
 
     def __download(self, url: str, filename: str) -> int:
-        extension = pathlib.PurePath(filename).suffix
+        """Fetch a file into the cache; return its length in bytes.
 
-        def attempt() -> int:
-            # The length of a compressed body could not be compared with the announced one.
-            with self._web.get(url, headers={"Accept-Encoding": "identity"}) as response:
-                if response.status_code in (404, 410):
-                    raise PhotoUnavailable(f"the image is gone (HTTP {response.status_code})")
-                if response.status_code != 200:
-                    raise FlickrUnavailable(f"the server answers HTTP {response.status_code}")
-                if "unavailable" in response.url.rpartition("/")[2]:
-                    raise PhotoUnavailable("Flickr shows its 'photo unavailable' picture")
-                return self.__save(response, filename, extension)
-
-        return self._image_servers.ask(attempt)
-
-    def __save(self, response: requests.Response, filename: str, extension: str) -> int:
-        """Stream a body to its file; return the bytes written."""
-        chunks = self._web.chunks(response, self.LONGEST_FILE)
-        start = b""
-        for chunk in chunks:
-            start += chunk
-            if len(start) >= 12:
-                break
-        if not is_of_kind(start, extension):
-            what = "an empty file" if not start else f"something that is no {extension} file"
-            raise NoImage(f"the server gives {what}")
-        size = len(start)
+        Only the transfer holds one of the places on the wire: while a file is on its way to
+        the disk, another photo's is on its way from Flickr.
+        """
         with self.cache.writing(filename) as file:
-            file.write(start)
-            for chunk in chunks:
-                file.write(chunk)
+            extension = pathlib.PurePath(filename).suffix
+            return self._image_servers.ask(lambda: self.__transfer(url, file, extension))
+
+    def __transfer(self, url: str, file: BinaryIO, extension: str) -> int:
+        # The length of a compressed body could not be compared with the announced one.
+        with self._web.get(url, headers={"Accept-Encoding": "identity"}) as response:
+            if response.status_code in (404, 410):
+                raise PhotoUnavailable(f"the image is gone (HTTP {response.status_code})")
+            if response.status_code != 200:
+                raise FlickrUnavailable(f"the server answers HTTP {response.status_code}")
+            if "unavailable" in response.url.rpartition("/")[2]:
+                raise PhotoUnavailable("Flickr shows its 'photo unavailable' picture")
+            file.seek(0)
+            file.truncate()
+            size = 0
+            start = b""
+            for chunk in self._web.chunks(response, self.LONGEST_FILE):
                 size += len(chunk)
+                file.write(chunk)
+                if len(start) < 12:
+                    start += chunk
+                    if len(start) >= 12 and not is_of_kind(start, extension):
+                        raise NoImage(f"the server gives something that is no {extension} file")
+            if len(start) < 12:
+                raise NoImage("the server gives an empty file")
             announced = _number_of(response.headers.get("Content-Length"))
             if announced is not None and size != announced:
                 raise PassingTrouble(f"{size:,} of {announced:,} bytes came")
@@ -2290,6 +2502,9 @@ class FlickrUserPhotostreamMirroringAgent:
         if self._info_level >= 2 and photo.comments is None:
             has_comments = photo.comment_count != 0
             photo.comments = self._api.get_photo_comments(photo.id) if has_comments else []
+        self._languages.detect(
+            [photo.title, *filter(None, [photo.description]), *(photo.comments or ())]
+        )
         payload = json_bytes(info_of(photo))
         with self.cache.writing(photo.info_filename) as file:
             file.write(payload)
@@ -2456,14 +2671,35 @@ def _state_of(cache: UserCache) -> dict[str, Any]:
 
 
 @dataclasses.dataclass(eq=False)
+class _Part:
+    """What is mirrored of each photo: its image, or its information.
+
+    :ivar lane: Who does it.
+    :ivar mirror: How it is done.
+    :ivar unavailable: Ids of photos of which Flickr has it no more.
+    :ivar under_way: Ids of photos of which it is being mirrored.
+    """
+
+    lane: Lane
+    mirror: Callable[[FlickrPhoto], Outcome]
+    unavailable: set[str]
+    under_way: set[str] = dataclasses.field(default_factory=set)
+
+
+@dataclasses.dataclass(eq=False)
 class _OpenPage:
-    """A page whose photos are being mirrored."""
+    """A page whose photos are being mirrored.
+
+    :ivar pending: For each number, how many parts of the photo are under way.
+    :ivar failed: The numbers of which a part is still to be had.
+    :ivar filenames: Files that were written.
+    """
 
     look: Look
-    pending: int = 0
-    failed_images: list[int] = dataclasses.field(default_factory=list)
-    failed_infos: list[int] = dataclasses.field(default_factory=list)
+    pending: collections.Counter[int] = dataclasses.field(default_factory=collections.Counter)
+    failed: dict[_Part, set[int]] = dataclasses.field(default_factory=dict)
     filenames: list[str] = dataclasses.field(default_factory=list)
+    finished: int = 0
 
 
 class _MirrorRun:
@@ -2474,6 +2710,7 @@ class _MirrorRun:
     """
 
     OPEN_PAGES = 2
+    DISK_WORKERS = 4
     INFO_WORKERS = 8
     GRACE_SECONDS = 1.5
     MOST_REPORTED = 100
@@ -2484,13 +2721,19 @@ class _MirrorRun:
         self._events = agent._events
         self._result = MirrorResult()
         self._listing = Lane("listing", 1, self._events)
-        self._image_lane = Lane("image", agent._jobs, self._events)
-        self._info_lane = self._image_lane
-        if agent._jobs > 1:
+        if agent._jobs == 1:
+            self._image_lane = self._info_lane = Lane("photo", 1, self._events)
+        else:
+            # More than there are places on the wire: some are writing to the disk.
+            self._image_lane = Lane("image", agent._jobs + self.DISK_WORKERS, self._events)
             # Texts wait for Flickr's API and for their languages; images need not.
             workers = min(agent._jobs, self.INFO_WORKERS)
             self._info_lane = Lane("information", workers, self._events)
         self._reading = False
+        self._ended = False
+        self._parts: list[_Part] = []
+        self._image_part: _Part | None = None
+        self._info_part: _Part | None = None
         self._open_pages: list[_OpenPage] = []
         self._saved: Any = None
 
@@ -2499,8 +2742,7 @@ class _MirrorRun:
         calls_before = self._agent._api.calls
         try:
             self._find_user()
-            self._cache = self._agent.cache
-            with self._cache.locked():
+            with self._agent.cache.locked():
                 self._load()
                 try:
                     self._mirror()
@@ -2509,9 +2751,7 @@ class _MirrorRun:
                     self._save(clean=True)
         except OSError as error:
             where = f": {error.filename}" if error.filename else ""
-            raise MirrorError(
-                f"cannot write the mirror: {error.strerror or error}{where}"
-            ) from None
+            raise MirrorError(f"cannot mirror: {error.strerror or error}{where}") from None
         finally:
             self._end_work()
             self._result.calls = self._agent._api.calls - calls_before
@@ -2528,7 +2768,7 @@ class _MirrorRun:
         self._result.username = found[0].username
 
     def _load(self) -> None:
-        state = _state_of(self._cache)
+        state = _state_of(self._agent.cache)
         try:
             self._ledger = Ledger.from_json(state) if state else Ledger()
             if state.get("nsid") not in (None, self._agent.user.id):
@@ -2537,11 +2777,21 @@ class _MirrorRun:
             LOGGER.warning("What had been mirrored is read anew: %s", error)
             self._ledger = Ledger()
         if not state.get("clean"):
-            remove_leftovers(self._cache.folder)
+            remove_leftovers(self._agent.cache.folder)
         if self._agent._verify:
             self._ledger.unavailable_images.clear()
             self._ledger.unavailable_infos.clear()
         self._survey = self._agent.survey_of(self._ledger)
+        if self._agent.wants_images:
+            self._image_part = _Part(
+                self._image_lane, self._agent.mirror_image, self._ledger.unavailable_images
+            )
+            self._parts.append(self._image_part)
+        if self._agent.wanted_info_level is not None:
+            self._info_part = _Part(
+                self._info_lane, self._agent.mirror_info, self._ledger.unavailable_infos
+            )
+            self._parts.append(self._info_part)
         self._save(clean=False)
 
     def _save(self, *, clean: bool) -> None:
@@ -2550,12 +2800,12 @@ class _MirrorRun:
             "version": STATE_VERSION,
             "nsid": user.id,
             "username": user.username,
-            "cache_directory_depth": self._cache.depth,
+            "cache_directory_depth": self._agent.cache.depth,
             "clean": clean,
             **self._ledger.to_json(),
         }
         if state != self._saved:
-            self._cache.write_state(state)
+            self._agent.cache.write_state(state)
             self._saved = state
 
     def _mirror(self) -> None:
@@ -2564,7 +2814,6 @@ class _MirrorRun:
             if not self._reading and not self._open_pages:
                 break
             self._events.get()()
-        self._result.photo_count = self._survey.total or 0
         self._result.unsettled = self._survey.unsettled
 
     def _read_on(self) -> None:
@@ -2583,6 +2832,7 @@ class _MirrorRun:
         self._reading = False
         ids = [row.id if isinstance(row, FlickrPhoto) else None for row in answer.rows]
         look = self._survey.receive(page, answer.photo_count, ids)
+        self._result.photo_count = answer.photo_count
         if look is None:
             LOGGER.debug("Page %d came with %d photos: asking again", page, len(ids))
             return
@@ -2590,88 +2840,94 @@ class _MirrorRun:
             LOGGER.debug("Page %d has nothing to be mirrored now", page)
             return
         LOGGER.info("Scanning page %d/%d...", look.page, look.page_count)
-        open_page = _OpenPage(look)
+        open_page = _OpenPage(look, failed={part: set() for part in self._parts})
         self._open_pages.append(open_page)
-        open_page.pending += 1
         for number, index in look.photos:
             row = answer.rows[index]
             if isinstance(row, FlickrPhoto):
                 self._start(open_page, number, row)
             else:
                 self._result.skipped.append(f"row {index + 1} of page {page}: {row}")
-                open_page.failed_images.append(number)
-                open_page.failed_infos.append(number)
-        self._finish_one(open_page)
+                for failed in open_page.failed.values():
+                    failed.add(number)
+        self._tell_progress()
+        self._settle_if_done(open_page)
 
     def _start(self, open_page: _OpenPage, number: int, photo: FlickrPhoto) -> None:
-        agent = self._agent
-        for wanted, lane, mirror, then, gone in (
-            (
-                agent.wants_images,
-                self._image_lane,
-                agent.mirror_image,
-                self._image_done,
-                self._ledger.unavailable_images,
-            ),
-            (
-                agent.wanted_info_level is not None,
-                self._info_lane,
-                agent.mirror_info,
-                self._info_done,
-                self._ledger.unavailable_infos,
-            ),
-        ):
-            if wanted and photo.id not in gone:
-                open_page.pending += 1
-                lane.put(
-                    functools.partial(mirror, photo),
-                    functools.partial(then, open_page, number, photo),
-                )
+        for part in self._parts:
+            if photo.id in part.unavailable:
+                continue
+            if photo.id in part.under_way:
+                # It slid over from a page that is still open; that page will see to it.
+                open_page.failed[part].add(number)
+                continue
+            part.under_way.add(photo.id)
+            open_page.pending[number] += 1
+            part.lane.put(
+                functools.partial(part.mirror, photo),
+                functools.partial(self._part_done, part, open_page, number, photo),
+            )
 
-    def _image_done(
-        self, open_page: _OpenPage, number: int, photo: FlickrPhoto, outcome: Outcome
+    def _part_done(
+        self, part: _Part, open_page: _OpenPage, number: int, photo: FlickrPhoto, outcome: Outcome
     ) -> None:
-        self._result.images += outcome.fate is Fate.NEW
-        if outcome.fate is Fate.FAILED:
-            open_page.failed_images.append(number)
-        if outcome.fate is Fate.UNAVAILABLE:
-            self._ledger.unavailable_images.add(photo.id)
-        self._part_done(open_page, photo, outcome)
-
-    def _info_done(
-        self, open_page: _OpenPage, number: int, photo: FlickrPhoto, outcome: Outcome
-    ) -> None:
-        self._result.infos += outcome.fate is Fate.NEW
-        if outcome.fate is Fate.FAILED:
-            open_page.failed_infos.append(number)
-        if outcome.fate is Fate.UNAVAILABLE:
-            self._ledger.unavailable_infos.add(photo.id)
-        self._part_done(open_page, photo, outcome)
-
-    def _part_done(self, open_page: _OpenPage, photo: FlickrPhoto, outcome: Outcome) -> None:
-        self._result.size += outcome.size
+        result = self._result
+        if outcome.fate is Fate.NEW:
+            result.size += outcome.size
+            if part is self._image_part:
+                result.images += 1
+            else:
+                result.infos += 1
+        elif outcome.fate is Fate.UNAVAILABLE:
+            part.unavailable.add(photo.id)
+            result.unavailable[photo.id] = outcome.reason
+        elif outcome.fate is Fate.FAILED:
+            open_page.failed[part].add(number)
+            result.failed[photo.id] = outcome.reason
         open_page.filenames.extend(outcome.filenames)
-        if outcome.fate is Fate.FAILED:
-            self._result.failed[photo.id] = outcome.reason
-        if outcome.fate is Fate.UNAVAILABLE:
-            self._result.unavailable[photo.id] = outcome.reason
-        self._finish_one(open_page)
+        part.under_way.discard(photo.id)
+        open_page.pending[number] -= 1
+        if open_page.pending[number] == 0:
+            del open_page.pending[number]
+            open_page.finished += 1
+            self._tell_progress()
+        self._settle_if_done(open_page)
 
-    def _finish_one(self, open_page: _OpenPage) -> None:
-        open_page.pending -= 1
-        if open_page.pending == 0:
-            self._open_pages.remove(open_page)
-            self._survey.settle(open_page.look, open_page.failed_images, open_page.failed_infos)
-            # First the files must be durable, then the word that they are there.
-            self._cache.sync_files(open_page.filenames)
-            self._save(clean=False)
+    def _settle_if_done(self, open_page: _OpenPage) -> None:
+        if open_page.pending:
+            return
+        self._open_pages.remove(open_page)
+        self._survey.settle(
+            open_page.look,
+            open_page.failed.get(self._image_part, ()),
+            open_page.failed.get(self._info_part, ()),
+        )
+        # First the files must be durable, then the word that they are there.
+        self._agent.cache.sync_files(open_page.filenames)
+        self._save(clean=False)
+
+    def _tell_progress(self) -> None:
+        if self._agent._on_progress is not None:
+            under_way = sum(page.finished for page in self._open_pages)
+            self._agent._on_progress(
+                min(self._survey.done_count + under_way, self._result.photo_count),
+                self._result.photo_count,
+                len(self._result.failed) + len(self._result.unavailable),
+            )
 
     def _end_work(self) -> None:
-        """Stop the threads; what they are writing is dropped."""
-        self._clock.stop()
+        """End the threads; what they are writing, if anything, is dropped."""
+        if self._ended:
+            return
+        self._ended = True
+        if sys.exc_info()[0] is not None:
+            self._clock.stop()
         end = self._clock.now() + self.GRACE_SECONDS
         for lane in (self._listing, self._image_lane, self._info_lane):
             lane.close(max(0.0, end - self._clock.now()))
+        self._agent._languages.close()
+        if "cache" in self._agent.__dict__:
+            self._agent.cache.drop_partials()
 
     def _report(self) -> None:
         result = self._result
@@ -2839,7 +3095,30 @@ def _argument_parser() -> argparse.ArgumentParser:
         help="save the Flickr API keys for further usage",
     )
 
+    manners = parser.add_argument_group("how fast")
+    manners.add_argument(
+        "--jobs",
+        type=_number_from(1, MOST_JOBS),
+        default=DEFAULT_JOBS,
+        metavar="N",
+        help="most images to download at a time, 1 to 64 (default: %(default)s); with 1,"
+        " photos are mirrored strictly one after another",
+    )
+    manners.add_argument(
+        "--api-rate",
+        type=_number_from(1),
+        default=CALLS_PER_HOUR,
+        metavar="CALLS_PER_HOUR",
+        help="most API calls to make in any hour (default: %(default)s, which is what Flickr"
+        " allows one key)",
+    )
+
     shown = parser.add_argument_group("what to show")
+    shown.add_argument(
+        "--quiet",
+        action="store_true",
+        help="show only warnings, errors and the last line",
+    )
     shown.add_argument(
         "--debug",
         type=_number_from(0, 4),
@@ -2925,6 +3204,42 @@ def _ask(prompt: str) -> str:
     return answer
 
 
+class _ProgressBar:
+    """Photos done of the photostream, rate, time left, failures; log lines scroll above it.
+
+    Shown only where standard error is a terminal.
+    """
+
+    def __init__(self, shown: bool) -> None:
+        self._shown = shown and sys.stderr.isatty()
+        self._bar: Any = None
+        self._ending = contextlib.ExitStack()
+
+    def __enter__(self) -> _ProgressBar:
+        return self
+
+    def __exit__(self, *_: Any) -> None:
+        self._ending.close()
+
+    def show(self, done: int, total: int, failed: int) -> None:
+        """Show that so many photos are done of so many, and so many failed."""
+        if not self._shown:
+            return
+        if self._bar is None:
+            from tqdm import tqdm
+            from tqdm.contrib.logging import logging_redirect_tqdm
+
+            self._bar = tqdm(
+                total=total, initial=done, unit=" photos", dynamic_ncols=True, file=sys.stderr
+            )
+            self._ending.enter_context(self._bar)
+            self._ending.enter_context(logging_redirect_tqdm([LOGGER]))
+        if failed:
+            self._bar.set_postfix_str(f"{failed:,} failed", refresh=False)
+        self._bar.total = total
+        self._bar.update(done - self._bar.n)
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run the program; return its exit status.
 
@@ -2932,27 +3247,32 @@ def main(arguments: Sequence[str] | None = None) -> int:
     command line is wrong. 130: interrupted.
     """
     options = get_arguments(arguments)
-    show_log(LOG_LEVELS[options.debug])
+    level = LOG_LEVELS[options.debug]
+    show_log(max(level, logging.WARNING) if options.quiet else level)
     agent = None
     try:
         key, secret = find_api_keys(options)
-        agent = FlickrUserPhotostreamMirroringAgent(
-            options.username,
-            key,
-            secret,
-            cache_root_path_name=options.cache_path,
-            cache_directory_depth=options.cache_directory_depth,
-            image_only=options.image_only,
-            info_level=options.info_level,
-            info_only=options.info_only,
-            caching_strategy=CachingStrategy.FIFO if options.fifo else CachingStrategy.LIFO,
-            verify_image=options.verify_image,
-        )
-        _stop_on_signals(agent)
-        result = agent.run()
+        with _ProgressBar(shown=not options.quiet) as progress:
+            agent = FlickrUserPhotostreamMirroringAgent(
+                options.username,
+                key,
+                secret,
+                cache_root_path_name=options.cache_path,
+                cache_directory_depth=options.cache_directory_depth,
+                image_only=options.image_only,
+                info_level=options.info_level,
+                info_only=options.info_only,
+                caching_strategy=CachingStrategy.FIFO if options.fifo else CachingStrategy.LIFO,
+                verify_image=options.verify_image,
+                jobs=options.jobs,
+                calls_per_hour=options.api_rate,
+                on_progress=progress.show,
+            )
+            _stop_on_signals(agent)
+            result = agent.run()
     except (KeyboardInterrupt, Stopped):
         done = f"{agent.result}; " if agent is not None and agent.result else ""
-        print(f"{done}interrupted: run the same command again to go on", flush=True)
+        print(f"{printable(done)}interrupted: run the same command again to go on", flush=True)
         return 130
     except FlickrUnavailable as error:
         return _complain(f"{options.username}: Flickr does not answer: {error}", 1)
@@ -2963,7 +3283,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         where = f": {error.filename}" if error.filename else ""
         return _complain(f"{error.strerror or error}{where}", 1)
-    print(result, flush=True)
+    print(printable(str(result)), flush=True)
     return 0 if result.complete else 1
 
 
