@@ -14,6 +14,8 @@ already, the agent, the command line.
 from __future__ import annotations
 
 import argparse
+import array
+import bisect
 import collections
 import contextlib
 import dataclasses
@@ -23,6 +25,7 @@ import enum
 import functools
 import getpass
 import hashlib
+import itertools
 import json
 import logging
 import os
@@ -30,6 +33,7 @@ import pathlib
 import queue
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -378,7 +382,7 @@ def _number_of(payload: Any) -> int | None:
     if isinstance(payload, Mapping):
         payload = payload.get("_content")
     if isinstance(payload, int) and not isinstance(payload, bool):
-        return payload
+        return payload if 0 <= payload < 10**18 else None
     if isinstance(payload, str) and re.fullmatch("[0-9]{1,18}", payload.strip(), re.ASCII):
         return int(payload)
     return None
@@ -528,6 +532,35 @@ VIDEO_LABELS = (
 )  # fmt: skip
 
 
+# Flickr's names of its licences, by their numbers (flickr.photos.licenses.getInfo).
+LICENSE_NAMES = {
+    0: "All Rights Reserved",
+    1: "Attribution-NonCommercial-ShareAlike License",
+    2: "Attribution-NonCommercial License",
+    3: "Attribution-NonCommercial-NoDerivs License",
+    4: "Attribution License",
+    5: "Attribution-ShareAlike License",
+    6: "Attribution-NoDerivs License",
+    7: "No known copyright restrictions",
+    8: "United States Government Work",
+    9: "Public Domain Dedication (CC0)",
+    10: "Public Domain Mark",
+}
+
+# What the listing is asked for at information level 3.
+DETAIL_EXTRAS = (
+    "license", "date_upload", "date_taken", "last_update", "owner_name", "original_format",
+    "o_dims", "geo", "tags", "machine_tags", "views", "media", "path_alias",
+)  # fmt: skip
+
+
+def iso_date_of(seconds: int | None) -> str | None:
+    """Return a date in ISO 8601, UTC, from seconds since 1970."""
+    if seconds is None or seconds > 253_402_300_799:
+        return None
+    return datetime.datetime.fromtimestamp(seconds, datetime.timezone.utc).isoformat()
+
+
 class FlickrPhoto:
     """A photo, or a video, of a photostream.
 
@@ -543,6 +576,7 @@ class FlickrPhoto:
         self._sizes: list[FlickrPhotoSize] = []
         self._comment_count: int | None = None
         self._media = "photo"
+        self._row: Mapping[str, Any] = {}
 
     @staticmethod
     def from_json(payload: Mapping[str, Any]) -> FlickrPhoto:
@@ -560,6 +594,7 @@ class FlickrPhoto:
         photo = FlickrPhoto(photo_id, _text_of(payload.get("title")))
         if payload.get("description") is not None:
             photo.description = _text_of(payload["description"])
+        photo._row = payload
         photo._comment_count = _number_of(payload.get("count_comments"))
         photo._media = "video" if payload.get("media") == "video" else "photo"
         photo.sizes = [
@@ -613,6 +648,52 @@ class FlickrPhoto:
         return self._media
 
     @property
+    def upload_date(self) -> int | None:
+        """When the photo was uploaded, in seconds since 1970; None where it is not known."""
+        return _number_of(self._row.get("dateupload"))
+
+    @property
+    def last_update(self) -> int | None:
+        """When anything of the photo changed last, in seconds since 1970, or None."""
+        return _number_of(self._row.get("lastupdate"))
+
+    def details(self, user: FlickrUser) -> dict[str, Any]:
+        """Return what the listing tells of the photo besides its texts.
+
+        What the listing left out is None. The shape is that of information level 3.
+
+        :param user: The owner.
+        """
+        row = self._row
+        home = row.get("pathalias") if isinstance(row.get("pathalias"), str) else ""
+        license_number = _number_of(row.get("license"))
+        details: dict[str, Any] = {
+            "id": self._id,
+            "url": f"https://www.flickr.com/photos/{home or user.id}/{self._id}/",
+            "owner": {"nsid": user.id, "username": user.username},
+            "dates": {
+                "taken": _taken_date_of(row),
+                "taken_granularity": _number_of(row.get("datetakengranularity")),
+                "uploaded": iso_date_of(self.upload_date),
+                "last_updated": iso_date_of(self.last_update),
+            },
+            "tags": _words_of(row.get("tags")),
+            "machine_tags": _words_of(row.get("machine_tags")),
+            "license": {"number": license_number, "name": LICENSE_NAMES.get(license_number)},
+        }
+        location = _location_of(row)
+        if location is not None:
+            details["location"] = location
+        details["views"] = _number_of(row.get("views"))
+        details["media"] = self._media
+        details["original"] = {
+            "format": row.get("originalformat") or None,
+            "width": _number_of(row.get("o_width")),
+            "height": _number_of(row.get("o_height")),
+        }
+        return details
+
+    @property
     def sizes(self) -> list[FlickrPhotoSize]:
         """The sizes that Flickr offers, in its order; empty while they are not known."""
         return self._sizes
@@ -628,14 +709,25 @@ class FlickrPhoto:
         None while no size with both a width and a height is known. A video's best size is
         its largest poster frame: see :attr:`best_video` for the film.
         """
-        pictures = [size for size in self._sizes if size.media == "photo" and size.pixels]
-        return max(pictures, key=lambda size: size.pixels, default=None)
+        return max(self._pictures(), key=lambda size: size.pixels, default=None)
 
     @property
-    def best_video(self) -> FlickrPhotoSize | None:
-        """The best playable file of a video, None where there is none."""
+    def best_original(self) -> FlickrPhotoSize | None:
+        """As :attr:`best_size`; but of equal ones Original, the file as it was uploaded."""
+        return max(
+            self._pictures(),
+            key=lambda size: (size.pixels, size.label == "Original"),
+            default=None,
+        )
+
+    def _pictures(self) -> list[FlickrPhotoSize]:
+        return [size for size in self._sizes if size.media == "photo" and size.pixels]
+
+    @property
+    def films(self) -> list[FlickrPhotoSize]:
+        """The playable files of a video, best first."""
         films = {size.label: size for size in self._sizes if size.media == "video"}
-        return next((films[label] for label in VIDEO_LABELS if label in films), None)
+        return [films[label] for label in VIDEO_LABELS if label in films]
 
     @property
     def digest(self) -> str:
@@ -648,10 +740,11 @@ class FlickrPhoto:
 
         ``.jpg`` while no size is known. The original of a photo may be a PNG or a GIF.
         """
-        best_size = self.best_size
-        extension = best_size and re.search(
-            r"[^/]/[^/?#]*(\.[A-Za-z0-9]{1,5})(?=$|[?#])", best_size.url
-        )
+        return self.filename_of(self.best_size)
+
+    def filename_of(self, size: FlickrPhotoSize | None) -> str:
+        """Return the name of the image file for a size."""
+        extension = size and re.search(r"[^/]/[^/?#]*(\.[A-Za-z0-9]{1,5})(?=$|[?#])", size.url)
         return self.digest + (extension.group(1).lower() if extension else ".jpg")
 
     @property
@@ -663,6 +756,32 @@ class FlickrPhoto:
     def info_filename(self) -> str:
         """Name of the file that holds the photo's texts."""
         return f"{self.digest}.json"
+
+
+def _taken_date_of(row: Mapping[str, Any]) -> str | None:
+    """Return when a photo was taken, in ISO 8601 and nobody knows which time zone."""
+    taken = row.get("datetaken")
+    if not isinstance(taken, str) or str(row.get("datetakenunknown", "0")) != "0":
+        return None
+    return taken.strip().replace(" ", "T") or None
+
+
+def _words_of(payload: Any) -> list[str] | None:
+    return payload.split() if isinstance(payload, str) else None
+
+
+def _location_of(row: Mapping[str, Any]) -> dict[str, float | int] | None:
+    """Return where a photo was taken; Flickr gives zeros for one that does not tell."""
+    try:
+        latitude, longitude = float(row["latitude"]), float(row["longitude"])
+    except (KeyError, TypeError, ValueError):
+        return None
+    accuracy = _number_of(row.get("accuracy"))
+    if not (abs(latitude) <= 90 and abs(longitude) <= 180) or not (
+        latitude or longitude or accuracy
+    ):
+        return None
+    return {"latitude": latitude, "longitude": longitude, "accuracy": accuracy}
 
 
 # ---------------------------------------------------------------------------------------
@@ -1435,9 +1554,77 @@ def is_of_kind(start: bytes, extension: str) -> bool:
     )
 
 
+def is_cut_off(file: BinaryIO) -> bool:
+    """Tell whether a JPEG, PNG, GIF or MP4 file lacks its end.
+
+    Its length tells only as much as the server that announced it. What may stand behind the
+    end, as the film of a motion photo does, is of no concern.
+    """
+    length = file.seek(0, os.SEEK_END)
+    file.seek(0)
+    kind = kind_of(file.read(16))
+    file.seek(max(0, length - 64))
+    tail = file.read(64)
+    if kind == ".jpg":
+        return not tail.endswith(b"\xff\xd9") and not _has_jpeg_end(file)
+    if kind == ".png":
+        return b"IEND" not in tail and not _is_in(file, b"IEND\xaeB`\x82", 0)
+    if kind == ".gif":
+        return not tail.rstrip(b"\0").endswith(b";")
+    if kind == ".mp4":
+        return _end_of_boxes(file, length) > length
+    return False
+
+
+def _has_jpeg_end(file: BinaryIO) -> bool:
+    """Look for the end of a JPEG behind the start of its pixels.
+
+    Before that, in the Exif data, there may be the end of a thumbnail.
+    """
+    position = 2
+    while True:
+        file.seek(position)
+        head = file.read(4)
+        if len(head) < 4 or head[0] != 0xFF:
+            return False
+        if head[1] == 0xDA:
+            return _is_in(file, b"\xff\xd9", position)
+        position += 2 + int.from_bytes(head[2:], "big") if head[1] != 0xFF else 1
+
+
+def _is_in(file: BinaryIO, wanted: bytes, position: int) -> bool:
+    file.seek(position)
+    rest = b""
+    while chunk := file.read(1 << 20):
+        if wanted in rest + chunk:
+            return True
+        rest = chunk[-len(wanted) :]
+    return False
+
+
+def _end_of_boxes(file: BinaryIO, length: int) -> int:
+    """Return where the last of an MP4 file's boxes ends, which may be behind the file's end."""
+    position = 0
+    while position < length:
+        file.seek(position)
+        head = file.read(16)
+        size = int.from_bytes(head[:4], "big")
+        if size == 1:
+            size = int.from_bytes(head[8:16], "big")
+        if size == 0 or len(head) < 8:
+            # It goes on to the end of the file; or there is something else behind the boxes.
+            return length
+        position += max(8, size)
+    return position
+
+
 @contextlib.contextmanager
 def written_whole(
-    path: pathlib.Path, mode: int = 0o666, partials: set[str] | None = None
+    path: pathlib.Path,
+    mode: int = 0o666,
+    *,
+    date: int | None = None,
+    partials: set[str] | None = None,
 ) -> Iterator[BinaryIO]:
     """Give a file to write that takes its name only once it is whole and on the disk.
 
@@ -1445,16 +1632,19 @@ def written_whole(
     knows. Whatever ends the block early leaves nothing.
 
     :param mode: Permissions of the file, from its first byte on.
+    :param date: Its modification time, in seconds since 1970; the present if left out.
     :param partials: Holds the file's own name as long as it has it.
     """
     handle, name = tempfile.mkstemp(prefix=".", suffix=PARTIAL_SUFFIX, dir=path.parent)
     partials = set() if partials is None else partials
     partials.add(name)
     try:
-        with os.fdopen(handle, "wb") as file:
+        with os.fdopen(handle, "w+b") as file:
             os.chmod(name, mode & ~_umask())
             yield file
             file.flush()
+            if date is not None:
+                os.utime(name, (date, date))
             os.fsync(file.fileno())
         os.replace(name, path)
     except BaseException:
@@ -1531,12 +1721,36 @@ class UserCache:
         return self.path_of(filename).is_file()
 
     @contextlib.contextmanager
-    def writing(self, filename: str) -> Iterator[BinaryIO]:
+    def writing(self, filename: str, date: int | None = None) -> Iterator[BinaryIO]:
         """Give a photo's file to write: see :func:`written_whole`."""
         path = self.path_of(filename)
         path.parent.mkdir(parents=True, exist_ok=True)
-        with written_whole(path, partials=self._partials) as file:
+        with written_whole(path, date=date, partials=self._partials) as file:
             yield file
+
+    def keep_version(self, filename: str) -> None:
+        """Keep what a file holds under its date too, before it is replaced.
+
+        ``fb2e….json`` of 23 March 2020 becomes ``fb2e….20200323T084328Z.json`` as well.
+        """
+        path = self.path_of(filename)
+        date = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime(path.stat().st_mtime))
+        version = f"{path.stem}.{date}{path.suffix}"
+        with path.open("rb") as old, self.writing(version, int(path.stat().st_mtime)) as copy:
+            shutil.copyfileobj(old, copy)
+
+    def date_of(self, filename: str) -> int | None:
+        """Return a file's modification time, in seconds since 1970; None if it is not there."""
+        try:
+            return int(self.path_of(filename).stat().st_mtime)
+        except FileNotFoundError:
+            return None
+
+    def digests(self) -> Iterator[str]:
+        """Give the digest of each photo that has a file, in no particular order."""
+        for _, folders, filenames in os.walk(self.folder):
+            folders[:] = [name for name in folders if re.fullmatch("[0-9a-f]", name)]
+            yield from {name[:32] for name in filenames if re.fullmatch(r"[0-9a-f]{32}\.\w+", name)}
 
     def drop_partials(self) -> None:
         """Remove what is being written, by threads that no longer answer."""
@@ -1717,7 +1931,7 @@ def span(low: int, high: int) -> Ranges:
 
 NO_NUMBERS = Ranges()
 
-HIGHEST_INFO_LEVEL = 2
+HIGHEST_INFO_LEVEL = 3
 
 
 @dataclasses.dataclass
@@ -1726,6 +1940,7 @@ class Ledger:
 
     :ivar images: Photos whose images are on disk, or have been given up for good.
     :ivar infos: The same for information, by the level that it was mirrored at.
+    :ivar videos: Videos that were left out because photos alone were wanted.
     :ivar short: Lowest and highest number on a page that came short of the photostream's
         total, and how many rows were missing: the next run looks at these photos once more
         before it takes the page for what it is.
@@ -1736,17 +1951,23 @@ class Ledger:
 
     images: Ranges = NO_NUMBERS
     infos: dict[int, Ranges] = dataclasses.field(default_factory=dict)
+    videos: Ranges = NO_NUMBERS
     short: dict[tuple[int, int], int] = dataclasses.field(default_factory=dict)
     anchors: dict[int, str] = dataclasses.field(default_factory=dict)
     unavailable_images: set[str] = dataclasses.field(default_factory=set)
     unavailable_infos: set[str] = dataclasses.field(default_factory=set)
 
-    def done(self, images: bool, info_level: int | None) -> Ranges:
+    def done(self, images: bool, info_level: int | None, videos: bool = True) -> Ranges:
         """Return the photos of which everything that is wanted has been mirrored.
 
         :param images: Whether images are wanted.
         :param info_level: The level of information wanted, None for none.
+        :param videos: Whether videos are wanted.
         """
+        done = self._done(images, info_level)
+        return done if videos else done | self.videos
+
+    def _done(self, images: bool, info_level: int | None) -> Ranges:
         infos = Ranges()
         if info_level is not None:
             for level, numbers in self.infos.items():
@@ -1778,6 +1999,7 @@ class Ledger:
         """Forget all photos above a number: nobody knows any more which ones they were."""
         self.images = self.images.up_to(number)
         self.infos = {level: each.up_to(number) for level, each in self.infos.items()}
+        self.videos = self.videos.up_to(number)
         self.short = {pair: rows for pair, rows in self.short.items() if pair[1] <= number}
         self.anchors = {each: name for each, name in self.anchors.items() if each <= number}
 
@@ -1786,6 +2008,7 @@ class Ledger:
         return {
             "images": self.images.pairs,
             "infos": {str(level): numbers.pairs for level, numbers in self.infos.items()},
+            "videos": self.videos.pairs,
             "short": [(low, high, rows) for (low, high), rows in self.short.items()],
             "anchors": {str(number): name for number, name in self.anchors.items()},
             "unavailable_images": sorted(self.unavailable_images),
@@ -1802,6 +2025,7 @@ class Ledger:
             ledger = Ledger(
                 images=_ranges_of(payload["images"]),
                 infos={int(level): _ranges_of(each) for level, each in payload["infos"].items()},
+                videos=_ranges_of(payload["videos"]),
                 short={
                     pair: int(rows)
                     for low, high, rows in payload["short"]
@@ -1870,6 +2094,7 @@ class Survey:
     :param ledger: What has been mirrored; kept up to date.
     :param images: Whether images are wanted.
     :param info_level: The level of information wanted, None for none.
+    :param videos: Whether videos are wanted.
     :param per_page: Photos on a page.
     :param everything: Whether to go through the whole photostream, mirrored or not.
     """
@@ -1885,6 +2110,7 @@ class Survey:
         images: bool,
         info_level: int | None,
         strategy: CachingStrategy,
+        videos: bool = True,
         per_page: int = LARGEST_PAGE,
         everything: bool = False,
     ) -> None:
@@ -1895,6 +2121,7 @@ class Survey:
         self.unsettled = False
         self._images = images
         self._info_level = info_level
+        self._videos = videos
         self._lifo = strategy is CachingStrategy.LIFO
         self._per_page = per_page
         self._everything = everything
@@ -1914,9 +2141,7 @@ class Survey:
     @property
     def done_count(self) -> int:
         """Number of photos that are done, those on pages that are not settled left out."""
-        done = self._seen
-        if not self._everything:
-            done = self.ledger.done(self._images, self._info_level)
+        done = self._seen if self._everything else self._mirrored()
         for look in self._open:
             done -= look.numbered | look.doubtful
         return len(done)
@@ -1956,7 +2181,7 @@ class Survey:
         if missing:
             sure_from = max(fitting) if fitting and page == 1 else high + 1
         numbered = span(sure_from, high)
-        doubtful = span(low, sure_from - 1) - self.ledger.done(self._images, self._info_level)
+        doubtful = span(low, sure_from - 1) - self._mirrored()
         believed = not doubtful or self._is_believed(doubtful, missing)
         if missing and (misfits or not believed):
             self._repeats += 1
@@ -1996,37 +2221,46 @@ class Survey:
         return look
 
     def settle(
-        self, look: Look, failed_images: Iterable[int] = (), failed_infos: Iterable[int] = ()
+        self,
+        look: Look,
+        failed_images: Iterable[int] = (),
+        failed_infos: Iterable[int] = (),
+        videos: Iterable[int] = (),
     ) -> None:
         """Take down that the photos of a page have been seen to.
 
         :param failed_images: Numbers of those whose images are still to be had.
         :param failed_infos: The same for their information.
+        :param videos: Numbers of those that were left out, being videos.
         """
         if look not in self._open:
             return
         self._open.remove(look)
         image_failures = Ranges((number, number) for number in failed_images)
         info_failures = Ranges((number, number) for number in failed_infos)
+        left_out = Ranges((number, number) for number in videos)
         whole = look.numbered.up_to(look.limit)
-        if look.doubtful and not image_failures and not info_failures:
+        if look.doubtful and not (image_failures or info_failures or left_out):
             pair = look.doubtful.lowest, look.doubtful.highest
             if look.believed:
                 whole |= look.doubtful.up_to(look.limit)
             elif pair[1] <= look.limit:
                 self.ledger.short[pair] = look.missing
         if self._images:
-            self.ledger.enter_images(whole - image_failures)
+            self.ledger.enter_images(whole - image_failures - left_out)
         if self._info_level is not None:
-            self.ledger.enter_infos(whole - info_failures, self._info_level)
-        done = self.ledger.done(self._images, self._info_level)
+            self.ledger.enter_infos(whole - info_failures - left_out, self._info_level)
+        self.ledger.videos |= whole & left_out
+        self.ledger.videos -= self.ledger.done(self._images, self._info_level)
+        done = self._mirrored()
         for pair in [pair for pair in self.ledger.short if not span(*pair) - done]:
             del self.ledger.short[pair]
 
+    def _mirrored(self) -> Ranges:
+        return self.ledger.done(self._images, self._info_level, self._videos)
+
     def _done(self) -> Ranges:
-        if self._everything:
-            return self._seen
-        return self._seen | self.ledger.done(self._images, self._info_level)
+        return self._seen if self._everything else self._seen | self._mirrored()
 
     def _left(self) -> Ranges:
         # LIFO leaves photos newer than page 1 was for the next look at page 1.
@@ -2150,12 +2384,20 @@ class Outcome:
     :ivar reason: In words, for what is not on disk.
     :ivar size: Bytes written.
     :ivar filenames: Files written.
+    :ivar images: Images mirrored.
+    :ivar infos: Information files written.
+    :ivar calls: API calls that it will cost, of what is only foreseen.
+    :ivar was_damaged: Whether it was on disk, but not whole.
     """
 
     fate: Fate
     reason: str = ""
     size: int = 0
     filenames: tuple[str, ...] = ()
+    images: int = 0
+    infos: int = 0
+    calls: int = 0
+    was_damaged: bool = False
 
 
 @dataclasses.dataclass
@@ -2163,6 +2405,7 @@ class MirrorResult:
     """What a run did.
 
     :ivar photo_count: Photos in the photostream.
+    :ivar seen: Photos that were seen to, mirrored already or not.
     :ivar images: Images mirrored.
     :ivar infos: Information files written.
     :ivar size: Bytes written.
@@ -2172,10 +2415,17 @@ class MirrorResult:
     :ivar failed: Reasons by the ids of photos to be tried again.
     :ivar skipped: What was odd about rows that make no sense.
     :ivar unsettled: Whether the photostream changed faster than it could be read.
+    :ivar verified: Whether images were verified; then `checked` is how many were on disk,
+        `mended` how many were fetched because they were damaged or missing, and `lost` how
+        many of these could not be had.
+    :ivar gone: Digests of photos on disk that Flickr no longer lists, after a refresh.
+    :ivar dry_run: Whether nothing was done: images and infos are what would be fetched, and
+        `calls_ahead` the API calls that it would take besides.
     """
 
     username: str = ""
     photo_count: int = 0
+    seen: int = 0
     images: int = 0
     infos: int = 0
     size: int = 0
@@ -2185,6 +2435,13 @@ class MirrorResult:
     failed: dict[str, str] = dataclasses.field(default_factory=dict)
     skipped: list[str] = dataclasses.field(default_factory=list)
     unsettled: bool = False
+    verified: bool = False
+    checked: int = 0
+    mended: int = 0
+    lost: int = 0
+    gone: list[str] = dataclasses.field(default_factory=list)
+    dry_run: bool = False
+    calls_ahead: int = 0
 
     @property
     def complete(self) -> bool:
@@ -2192,6 +2449,27 @@ class MirrorResult:
         return not (self.unavailable or self.failed or self.skipped or self.unsettled)
 
     def __str__(self) -> str:
+        images, infos = _count(self.images, "image"), _count(self.infos, "information file")
+        if self.dry_run:
+            hours = span_of(self.calls_ahead / CALLS_PER_HOUR * 3600)
+            return (
+                f"{self.username}: would fetch {images} and {infos}, of "
+                f"{_count(self.photo_count, 'photo')}, with the listing again and "
+                f"{_count(self.calls_ahead, 'API call')} besides ({hours} at Flickr's rate);"
+                " how many bytes, the listing does not tell"
+            )
+        parts = [
+            f"{self.username}: {images.replace(' ', ' new ')} and {infos.replace(' ', ' new ', 1)}"
+            f", {size_of(self.size)}, of {_count(self.photo_count, 'photo')}",
+            f"{_count(self.calls, 'API call')}, {span_of(self.seconds)}",
+        ]
+        if self.verified:
+            parts.append(
+                f"{_count(self.checked, 'image')} checked, {self.mended:,} mended,"
+                f" {self.lost:,} lost"
+            )
+        if self.gone:
+            parts.append(f"{len(self.gone):,} no longer on Flickr")
         troubles = [
             f"{len(photos):,} {trouble}"
             for photos, trouble in (
@@ -2201,12 +2479,7 @@ class MirrorResult:
             )
             if photos
         ]
-        return (
-            f"{self.username}: {_count(self.images, 'new image')} and "
-            f"{_count(self.infos, 'new information file')}, {size_of(self.size)}, of "
-            f"{_count(self.photo_count, 'photo')}; {_count(self.calls, 'API call')}, "
-            f"{span_of(self.seconds)}; {', '.join(troubles) or 'nothing failed'}"
-        )
+        return "; ".join([*parts, ", ".join(troubles) or "nothing failed"])
 
 
 def _count(number: int, thing: str) -> str:
@@ -2280,17 +2553,26 @@ class FlickrUserPhotostreamMirroringAgent:
         ``~/.flickr`` if left out.
     :param cache_directory_depth: Folders between the user's and the photos' files, 0 to 32.
     :param image_only: Mirror images and no information.
-    :param info_level: 0: titles; 1: and descriptions; 2: and comments.
+    :param info_level: 0: titles; 1: and descriptions; 2: and comments; 3: and all that the
+        listing tells of a photo.
     :param info_only: Mirror information and no images.
     :param caching_strategy: The order in which photos are mirrored.
     :param verify_image: Go through the whole photostream, and fetch again every image that
         is missing or damaged.
+    :param refresh: Go through the whole photostream, and mirror again what changed on Flickr.
+    :param photos_only: Leave out videos.
+    :param prefer_original: Of sizes with equal pixels fetch the original, the uploaded file.
+    :param dry_run: Write nothing, and fetch nothing but the listing: tell what would be done.
     :param jobs: Most images fetched at a time, 1 to 64.
     :param calls_per_hour: Most API calls in any hour.
     :param api_url: Address of Flickr's API: see :class:`FlickrApi`.
+    :param share_with: Another agent, whose key, connections, budget of API calls and pauses
+        this one shares.
     :param per_page: Photos that a page of the listing holds, 1 to 500.
     :param on_progress: Called, in the thread that runs the mirror, with the number of photos
         done, of the photostream's photos, and of those that failed.
+    :param on_photo: Called, in the same thread, with each photo of which something new has
+        been mirrored, and the paths of the new files.
     :param clock: The time.
     :raise ValueError: If the arguments contradict each other or are out of range.
     :raise TypeError: If the strategy is no :class:`CachingStrategy`.
@@ -2311,11 +2593,17 @@ class FlickrUserPhotostreamMirroringAgent:
         caching_strategy: CachingStrategy = CachingStrategy.LIFO,
         *,
         verify_image: bool = False,
+        refresh: bool = False,
+        photos_only: bool = False,
+        prefer_original: bool = False,
+        dry_run: bool = False,
         jobs: int = DEFAULT_JOBS,
         calls_per_hour: int = CALLS_PER_HOUR,
         api_url: str | None = None,
+        share_with: FlickrUserPhotostreamMirroringAgent | None = None,
         per_page: int = LARGEST_PAGE,
         on_progress: Callable[[int, int, int], None] | None = None,
+        on_photo: Callable[[FlickrPhoto, Sequence[pathlib.Path]], None] | None = None,
         clock: Clock | None = None,
     ) -> None:
         if not isinstance(caching_strategy, CachingStrategy):
@@ -2338,6 +2626,8 @@ class FlickrUserPhotostreamMirroringAgent:
             raise ValueError(f"calls_per_hour is {calls_per_hour!r}, not 1 or more")
         if verify_image and info_only:
             raise ValueError("info_only mirrors no images that verify_image could verify")
+        if dry_run and (verify_image or refresh):
+            raise ValueError("dry_run foresees neither verify_image nor refresh")
 
         self._username = username
         self._root = pathlib.Path(cache_root_path_name or DEFAULT_CACHE_PATH).expanduser()
@@ -2346,21 +2636,34 @@ class FlickrUserPhotostreamMirroringAgent:
         self._info_level = None if image_only else info_level
         self._strategy = caching_strategy
         self._verify = verify_image
+        self._refresh = refresh
+        self._videos = not photos_only
+        self._prefer_original = prefer_original
+        self._dry_run = dry_run
         self._jobs = jobs
         self._per_page = per_page
         self._on_progress = on_progress
-        self._clock = clock or Clock()
-        self._web = Web(self._clock, connections=jobs)
-        self._api = FlickrApi(
-            flickr_consumer_key,
-            flickr_consumer_secret,
-            url=api_url,
-            calls_per_hour=calls_per_hour,
-            web=self._web,
-        )
-        self._languages = LanguageDetector()
-        self._image_servers = Service("Flickr's image server", self._clock, places=jobs)
+        self._on_photo = on_photo
+        if share_with is not None:
+            self._clock = share_with._clock
+            self._web = share_with._web
+            self._api = share_with._api
+            self._languages = share_with._languages
+            self._image_servers = share_with._image_servers
+        else:
+            self._clock = clock or Clock()
+            self._web = Web(self._clock, connections=jobs)
+            self._api = FlickrApi(
+                flickr_consumer_key,
+                flickr_consumer_secret,
+                url=api_url,
+                calls_per_hour=calls_per_hour,
+                web=self._web,
+            )
+            self._languages = LanguageDetector()
+            self._image_servers = Service("Flickr's image server", self._clock, places=jobs)
         self._events: queue.SimpleQueue = queue.SimpleQueue()
+        self._stop_asked = False
         #: What the last run did, also one that was interrupted; None before the first.
         self.result: MirrorResult | None = None
 
@@ -2389,51 +2692,127 @@ class FlickrUserPhotostreamMirroringAgent:
         """
         if not LOGGER.hasHandlers():
             show_log(logging.INFO)
-        self._clock.go_on()
         # What an earlier run left in it concerns that run.
         self._events = queue.SimpleQueue()
         return _MirrorRun(self).run()
 
+    def look(self) -> MirrorResult | None:
+        """Look once for new photos, and mirror them; when nothing is new, at one API call.
+
+        :return: None if the look failed, which is logged.
+        :raise Stopped: If :meth:`stop` was called.
+        """
+        self._verify = self._refresh = False
+        try:
+            return self.run()
+        except (FlickrError, MirrorError) as error:
+            LOGGER.error("%s: the look for new photos failed: %s", self._username, error)
+            return None
+
+    def wait(self, seconds: float) -> None:
+        """Let seconds go by.
+
+        :raise Stopped: If :meth:`stop` was called.
+        """
+        self._clock.sleep(seconds)
+
+    def watch(self, seconds: float) -> Iterator[MirrorResult]:
+        """Look for new photos for ever; give the result of each look that did not fail.
+
+        :param seconds: Before each look.
+        :raise Stopped: If :meth:`stop` was called.
+        """
+        while True:
+            self.wait(seconds)
+            result = self.look()
+            if result is not None:
+                yield result
+
     def stop(self) -> None:
-        """Have :meth:`run` end soon and leave all in order; from any thread or signal."""
+        """Have :meth:`run` end soon and leave all in order; from any thread or signal.
+
+        Where no run is under way, the next one ends at once.
+        """
+        self._stop_asked = True
         self._clock.stop()
         self._events.put(functools.partial(_raise, Stopped()))
 
     # ----- one photo -----
 
-    def __mirror_image(self, photo: FlickrPhoto) -> Outcome:
-        """See to it that a photo's image, and a video's film, is on disk."""
-        if photo.best_size is None or photo.media == "video":
-            # The name of an image tells its kind, which only its sizes tell; but whatever
-            # its kind, the photo has no other image.
-            kept = self.__kept_files(photo)
-            if kept:
-                return Outcome(Fate.KEPT, filenames=kept)
-            photo.sizes = self._api.get_photo_sizes(photo.id)
-        elif self.__is_kept(photo.image_filename):
+    def mirror_image(self, photo: FlickrPhoto) -> Outcome:
+        """Mirror a photo's image, and a video's film, if it is not on disk."""
+        return _outcome_of(self.__mirror_image, photo)
+
+    def mirror_info(self, photo: FlickrPhoto) -> Outcome:
+        """Mirror a photo's information if it is not on disk, or at a lower level."""
+        return _outcome_of(self.__mirror_info, photo)
+
+    def refresh(self, photo: FlickrPhoto) -> Outcome:
+        """Mirror a photo that changed on Flickr once more, and keep what it replaces.
+
+        First the image: the date of the information file says up to which change the photo
+        has been mirrored.
+        """
+        return _outcome_of(self.__refresh, photo)
+
+    def has_changed(self, photo: FlickrPhoto) -> bool:
+        """Tell whether a photo that is on disk changed on Flickr since it was mirrored."""
+        date = self.cache.date_of(photo.info_filename)
+        if date is None:
+            date = self.cache.date_of(photo.filename_of(self.__best_size_of(photo)))
+        return None not in (date, photo.last_update) and photo.last_update > date
+
+    def foresee_image(self, photo: FlickrPhoto) -> Outcome:
+        """Tell what :meth:`mirror_image` would do, at no request."""
+        if self.__image_files(photo)[0]:
             return Outcome(Fate.KEPT)
+        calls = int(photo.media == "video" or self.__best_size_of(photo) is None)
+        return Outcome(Fate.NEW, images=1, calls=calls)
+
+    def foresee_info(self, photo: FlickrPhoto) -> Outcome:
+        """Tell what :meth:`mirror_info` would do, at no request."""
+        known = info_level_of(self.cache.read_info(photo.info_filename))
+        if known >= self._info_level:
+            return Outcome(Fate.KEPT)
+        needs_description = self._info_level >= 1 > known and photo.description is None
+        needs_comments = self._info_level >= 2 > known and photo.comment_count != 0
+        return Outcome(Fate.NEW, infos=1, calls=needs_description + needs_comments)
+
+    def __best_size_of(self, photo: FlickrPhoto) -> FlickrPhotoSize | None:
+        return photo.best_original if self._prefer_original else photo.best_size
+
+    def __image_files(self, photo: FlickrPhoto) -> tuple[tuple[str, ...], bool]:
+        """Return the photo's files if all are there and whole, and whether any is damaged."""
+        best_size = self.__best_size_of(photo)
+        if best_size is not None:
+            pictures = [photo.filename_of(best_size)]
+        else:
+            # The extension tells the kind, which only the sizes tell; but whatever its kind,
+            # the photo has no other image.
+            pictures = [f"{photo.digest}{kind}" for kind in IMAGE_EXTENSIONS]
+        films = [photo.video_filename] if photo.media == "video" else []
+        present = [[name for name in names if self.cache.has(name)] for names in (pictures, films)]
+        damaged = self._verify and any(
+            not is_whole_file(self.cache.path_of(name)) for names in present for name in names
+        )
+        complete = bool(present[0]) and len(present[1]) == len(films) and not damaged
+        return (tuple(present[0][:1] + present[1]) if complete else ()), damaged
+
+    def __mirror_image(self, photo: FlickrPhoto) -> Outcome:
+        files, damaged = self.__image_files(photo)
+        if files:
+            return Outcome(Fate.KEPT)
+        if photo.best_size is None or photo.media == "video":
+            photo.sizes = self._api.get_photo_sizes(photo.id)
         LOGGER.info("Caching image of photo %s...", photo.digest)
         size = self.__download_photo_image(photo)
-        filenames = (photo.image_filename,)
+        filenames = [photo.filename_of(self.__best_size_of(photo))]
         if photo.media == "video":
-            film = photo.best_video
-            if film is None:
-                raise PhotoUnavailable("Flickr offers no playable file of this video")
-            size += self.__download(film.url, photo.video_filename)
-            filenames += (photo.video_filename,)
-        return Outcome(Fate.NEW, size=size, filenames=filenames)
-
-    def __kept_files(self, photo: FlickrPhoto) -> tuple[str, ...]:
-        images = [f"{photo.digest}{kind}" for kind in (".jpg", ".png", ".gif")]
-        wanted = [next(filter(self.__is_kept, images), None)]
-        if photo.media == "video":
-            film = photo.video_filename
-            wanted.append(film if self.__is_kept(film) else None)
-        return () if None in wanted else tuple(wanted)
-
-    def __is_kept(self, filename: str) -> bool:
-        path = self.cache.path_of(filename)
-        return path.is_file() and (not self._verify or is_whole_file(path))
+            size += self.__download_film(photo)
+            filenames.append(photo.video_filename)
+        return Outcome(
+            Fate.NEW, size=size, filenames=tuple(filenames), images=1, was_damaged=damaged
+        )
 
     def __download_photo_image(self, photo: FlickrPhoto) -> int:
         """Fetch a photo's best image into the cache, and its sizes first if it has none.
@@ -2444,23 +2823,44 @@ class FlickrUserPhotostreamMirroringAgent:
         """
         if photo.best_size is None:
             photo.sizes = self._api.get_photo_sizes(photo.id)
-        if photo.best_size is None:
+        best_size = self.__best_size_of(photo)
+        if best_size is None:
             raise PhotoUnavailable("Flickr offers no image of this photo")
-        return self.__download(photo.best_size.url, photo.image_filename)
+        return self.__download(best_size.url, photo.filename_of(best_size), photo.upload_date)
 
-    def __download(self, url: str, filename: str) -> int:
+    def __download_film(self, photo: FlickrPhoto) -> int:
+        """Fetch the best film of a video that there is; return the bytes written."""
+        trouble: Exception = PhotoUnavailable("Flickr offers no playable file of this video")
+        for film in photo.films:
+            try:
+                return self.__download(film.url, photo.video_filename, photo.upload_date)
+            except PhotoUnavailable as error:
+                trouble = error
+            except FlickrUnavailable as error:
+                if not isinstance(error.__cause__, NoImage):
+                    raise
+                trouble = error
+        raise trouble
+
+    def __download(self, url: str, filename: str, date: int | None = None) -> int:
         """Fetch a file into the cache; return its length in bytes.
 
         Only the transfer holds one of the places on the wire: while a file is on its way to
         the disk, another photo's is on its way from Flickr.
         """
-        with self.cache.writing(filename) as file:
-            extension = pathlib.PurePath(filename).suffix
-            return self._image_servers.ask(lambda: self.__transfer(url, file, extension))
+        with self.cache.writing(filename, date) as file:
+            return self._image_servers.ask(lambda: self.__transfer(url, file, filename))
 
-    def __transfer(self, url: str, file: BinaryIO, extension: str) -> int:
+    def __transfer(self, url: str, file: BinaryIO, filename: str, since: int = 0) -> int:
+        """Fetch a body; return its length, 0 if the server has had the same since a date."""
+        extension = pathlib.PurePath(filename).suffix
         # The length of a compressed body could not be compared with the announced one.
-        with self._web.get(url, headers={"Accept-Encoding": "identity"}) as response:
+        headers = {"Accept-Encoding": "identity"}
+        if since:
+            headers["If-Modified-Since"] = email.utils.formatdate(since, usegmt=True)
+        with self._web.get(url, headers=headers) as response:
+            if response.status_code == 304 and since:
+                return 0
             if response.status_code in (404, 410):
                 raise PhotoUnavailable(f"the image is gone (HTTP {response.status_code})")
             if response.status_code != 200:
@@ -2483,70 +2883,129 @@ class FlickrUserPhotostreamMirroringAgent:
             announced = _number_of(response.headers.get("Content-Length"))
             if announced is not None and size != announced:
                 raise PassingTrouble(f"{size:,} of {announced:,} bytes came")
+            if is_cut_off(file):
+                raise PassingTrouble(f"the file is cut off after {size:,} bytes")
         return size
 
     def __mirror_info(self, photo: FlickrPhoto) -> Outcome:
-        """See to it that a photo's texts, up to the agent's level, are in its JSON file.
-
-        What the listing did not give costs a call each: the description, and the comments
-        of a photo that has any, or of which it is not known.
-        """
         known = self.cache.read_info(photo.info_filename)
         if info_level_of(known) >= self._info_level:
             return Outcome(Fate.KEPT)
         LOGGER.info("Caching information of photo %s...", photo.digest)
         if photo.description is None and info_level_of(known) >= 1:
             photo.description = known["description"]["content"]
-        if self._info_level >= 1 and photo.description is None:
+        return self.__save_info(photo, self.__info_of(photo, self._info_level))
+
+    def __info_of(self, photo: FlickrPhoto, level: int) -> dict[str, Any]:
+        """Return what a photo's JSON file holds at a level.
+
+        What the listing did not give costs a call each: the description, and the comments
+        of a photo that has any, or of which it is not known.
+        """
+        if level >= 1 and photo.description is None:
             photo.description = self._api.get_photo_description(photo.id)
-        if self._info_level >= 2 and photo.comments is None:
+        if level >= 2 and photo.comments is None:
             has_comments = photo.comment_count != 0
             photo.comments = self._api.get_photo_comments(photo.id) if has_comments else []
-        self._languages.detect(
-            [photo.title, *filter(None, [photo.description]), *(photo.comments or ())]
-        )
-        payload = json_bytes(info_of(photo))
-        with self.cache.writing(photo.info_filename) as file:
+        labels = [photo.title, *filter(None, [photo.description]), *(photo.comments or ())]
+        self._languages.detect(labels)
+        info: dict[str, Any] = {"title": _label_json(photo.title)}
+        if level >= 1:
+            info["description"] = _label_json(photo.description)
+        if level >= 2:
+            info["comments"] = [_label_json(comment) for comment in photo.comments]
+        if level >= 3:
+            info |= photo.details(self.user)
+        return info
+
+    def __save_info(self, photo: FlickrPhoto, info: dict[str, Any]) -> Outcome:
+        payload = json_bytes(info)
+        with self.cache.writing(photo.info_filename, photo.last_update) as file:
             file.write(payload)
-        return Outcome(Fate.NEW, size=len(payload), filenames=(photo.info_filename,))
+        return Outcome(Fate.NEW, size=len(payload), filenames=(photo.info_filename,), infos=1)
+
+    def __refresh(self, photo: FlickrPhoto) -> Outcome:
+        """Look at a changed photo's image and texts; what is new replaces what was."""
+        outcomes = []
+        if self._images:
+            files, _ = self.__image_files(photo)
+            if files and photo.media != "video" and photo.best_size is not None:
+                outcomes.append(self.__refresh_image(photo, files[0]))
+            elif not files:
+                outcomes.append(self.__mirror_image(photo))
+        if self._info_level is not None:
+            outcomes.append(self.__refresh_info(photo))
+        return Outcome(
+            Fate.NEW if any(each.fate is Fate.NEW for each in outcomes) else Fate.KEPT,
+            size=sum(each.size for each in outcomes),
+            filenames=tuple(name for each in outcomes for name in each.filenames),
+            images=sum(each.images for each in outcomes),
+            infos=sum(each.infos for each in outcomes),
+        )
+
+    def __refresh_image(self, photo: FlickrPhoto, filename: str) -> Outcome:
+        """Fetch an image again if the server has had another one since it was fetched."""
+        url = self.__best_size_of(photo).url
+        since = self.cache.date_of(filename)
+        with tempfile.TemporaryFile(dir=self.cache.path_of(filename).parent) as file:
+            size = self._image_servers.ask(
+                lambda: self.__transfer(url, file, filename, since=since)
+            )
+            if size == 0 or self.__is_same(file, filename):
+                return Outcome(Fate.KEPT)
+            LOGGER.info("Caching replaced image of photo %s...", photo.digest)
+            self.cache.keep_version(filename)
+            file.seek(0)
+            with self.cache.writing(filename, photo.last_update) as copy:
+                shutil.copyfileobj(file, copy)
+        return Outcome(Fate.NEW, size=size, filenames=(filename,), images=1)
+
+    def __is_same(self, file: BinaryIO, filename: str) -> bool:
+        file.seek(0)
+        with self.cache.path_of(filename).open("rb") as kept:
+            while True:
+                one, other = file.read(1 << 20), kept.read(1 << 20)
+                if one != other or not one:
+                    return one == other
+
+    def __refresh_info(self, photo: FlickrPhoto) -> Outcome:
+        """Write a photo's texts again if they differ from those on disk."""
+        known = self.cache.read_info(photo.info_filename)
+        level = max(self._info_level, info_level_of(known))
+        info = self.__info_of(photo, level)
+        before = _lasting(known or {})
+        is_same = all(before[key] == _lasting(info).get(key) for key in before)
+        if is_same and info_level_of(known) == level:
+            self.__save_info(photo, info)
+            return Outcome(Fate.KEPT, filenames=(photo.info_filename,))
+        LOGGER.info("Caching changed information of photo %s...", photo.digest)
+        if not is_same:
+            self.cache.keep_version(photo.info_filename)
+        return self.__save_info(photo, info)
 
     # ----- what a run is made of -----
 
     @property
-    def wants_images(self) -> bool:
-        """Whether images are mirrored."""
-        return self._images
-
-    @property
-    def wanted_info_level(self) -> int | None:
-        """The level of information that is mirrored, None for none."""
-        return self._info_level
-
-    @property
     def extras(self) -> tuple[str, ...]:
         """What the listing is asked to tell of each photo: what this mirror uses, no more."""
-        extras: tuple[str, ...] = ()
+        extras: list[str] = []
         if self._images:
-            extras += ("media", *(f"url_{suffix}" for suffix in SIZE_LABELS))
-        if self._info_level is not None and self._info_level >= 1:
-            extras += ("description",)
-        if self._info_level is not None and self._info_level >= 2:
-            extras += ("count_comments",)
-        return extras
+            extras += ["media", *(f"url_{suffix}" for suffix in SIZE_LABELS), "date_upload"]
+        elif not self._videos:
+            extras += ["media"]
+        if self._info_level is not None:
+            level_extras = ((1, "description"), (2, "count_comments"))
+            extras += [extra for level, extra in level_extras if self._info_level >= level]
+            extras += DETAIL_EXTRAS if self._info_level >= 3 else ["last_update"]
+        elif self._refresh:
+            extras += ["last_update"]
+        return tuple(dict.fromkeys(extras))
 
     def read_page(self, page: int) -> PhotostreamPage:
         """Return a page of the photostream."""
         return self._api.get_photostream_page(
             self.user.id, page, per_page=self._per_page, extras=self.extras
         )
-
-    def mirror_image(self, photo: FlickrPhoto) -> Outcome:
-        """Mirror a photo's image if it is not on disk."""
-        return _outcome_of(self.__mirror_image, photo)
-
-    def mirror_info(self, photo: FlickrPhoto) -> Outcome:
-        """Mirror a photo's information if it is not on disk, or at a lower level."""
-        return _outcome_of(self.__mirror_info, photo)
 
     def survey_of(self, ledger: Ledger) -> Survey:
         """Return the way through the photostream that this mirror takes."""
@@ -2555,9 +3014,13 @@ class FlickrUserPhotostreamMirroringAgent:
             images=self._images,
             info_level=self._info_level,
             strategy=self._strategy,
+            videos=self._videos,
             per_page=self._per_page,
-            everything=self._verify,
+            everything=self._verify or self._refresh,
         )
+
+
+IMAGE_EXTENSIONS = (".jpg", ".png", ".gif", ".tif", ".webp")
 
 
 def _outcome_of(mirror: Callable[[FlickrPhoto], Outcome], photo: FlickrPhoto) -> Outcome:
@@ -2575,18 +3038,17 @@ def _outcome_of(mirror: Callable[[FlickrPhoto], Outcome], photo: FlickrPhoto) ->
         raise
 
 
-def info_of(photo: FlickrPhoto) -> dict[str, Any]:
-    """Return what a photo's JSON file holds: those of its texts that are known."""
-    info: dict[str, Any] = {"title": _label_json(photo.title)}
-    if photo.description is not None:
-        info["description"] = _label_json(photo.description)
-    if photo.comments is not None:
-        info["comments"] = [_label_json(comment) for comment in photo.comments]
-    return info
-
-
 def _label_json(label: Label) -> dict[str, str]:
     return {"content": label.content, "locale": str(label.locale)}
+
+
+def _lasting(info: dict[str, Any]) -> dict[str, Any]:
+    """Return information without what changes at every look: views, and the last change."""
+    dates = info.get("dates")
+    lasting = {key: each for key, each in info.items() if key not in ("views", "dates")}
+    if isinstance(dates, dict):
+        lasting["dates"] = {key: each for key, each in dates.items() if key != "last_updated"}
+    return lasting
 
 
 def info_level_of(info: Any) -> int:
@@ -2602,7 +3064,9 @@ def info_level_of(info: Any) -> int:
     if not is_label(info.get("description")):
         return 0
     comments = info.get("comments")
-    return 2 if isinstance(comments, list) and all(map(is_label, comments)) else 1
+    if not isinstance(comments, list) or not all(map(is_label, comments)):
+        return 1
+    return 3 if "id" in info and isinstance(info.get("dates"), dict) else 2
 
 
 def is_whole_file(path: pathlib.Path) -> bool:
@@ -2672,16 +3136,20 @@ def _state_of(cache: UserCache) -> dict[str, Any]:
 
 @dataclasses.dataclass(eq=False)
 class _Part:
-    """What is mirrored of each photo: its image, or its information.
+    """What is mirrored of each photo: its image, its information, or both anew.
 
     :ivar lane: Who does it.
     :ivar mirror: How it is done.
+    :ivar images: Whether it is about images.
+    :ivar infos: Whether it is about information.
     :ivar unavailable: Ids of photos of which Flickr has it no more.
     :ivar under_way: Ids of photos of which it is being mirrored.
     """
 
     lane: Lane
     mirror: Callable[[FlickrPhoto], Outcome]
+    images: bool
+    infos: bool
     unavailable: set[str]
     under_way: set[str] = dataclasses.field(default_factory=set)
 
@@ -2691,14 +3159,19 @@ class _OpenPage:
     """A page whose photos are being mirrored.
 
     :ivar pending: For each number, how many parts of the photo are under way.
-    :ivar failed: The numbers of which a part is still to be had.
-    :ivar filenames: Files that were written.
+    :ivar failed_images: The numbers whose images are still to be had.
+    :ivar failed_infos: The same for their information.
+    :ivar videos: The numbers that are left out, being videos.
+    :ivar filenames: Files that were written, of each photo that has some.
+    :ivar finished: How many photos have been seen to.
     """
 
     look: Look
     pending: collections.Counter[int] = dataclasses.field(default_factory=collections.Counter)
-    failed: dict[_Part, set[int]] = dataclasses.field(default_factory=dict)
-    filenames: list[str] = dataclasses.field(default_factory=list)
+    failed_images: set[int] = dataclasses.field(default_factory=set)
+    failed_infos: set[int] = dataclasses.field(default_factory=set)
+    videos: set[int] = dataclasses.field(default_factory=set)
+    filenames: dict[int, list[str]] = dataclasses.field(default_factory=dict)
     finished: int = 0
 
 
@@ -2719,7 +3192,7 @@ class _MirrorRun:
         self._agent = agent
         self._clock = agent._clock
         self._events = agent._events
-        self._result = MirrorResult()
+        self._result = MirrorResult(dry_run=agent._dry_run, verified=agent._verify)
         self._listing = Lane("listing", 1, self._events)
         if agent._jobs == 1:
             self._image_lane = self._info_lane = Lane("photo", 1, self._events)
@@ -2732,23 +3205,26 @@ class _MirrorRun:
         self._reading = False
         self._ended = False
         self._parts: list[_Part] = []
-        self._image_part: _Part | None = None
-        self._info_part: _Part | None = None
+        self._refresh_part: _Part | None = None
         self._open_pages: list[_OpenPage] = []
         self._saved: Any = None
+        #: First 64 bits of the digests of all photos listed, where they are wanted.
+        self._listed = array.array("Q")
 
     def run(self) -> MirrorResult:
         started = self._clock.now()
         calls_before = self._agent._api.calls
         try:
             self._find_user()
-            with self._agent.cache.locked():
+            lock = contextlib.nullcontext() if self._agent._dry_run else self._agent.cache.locked()
+            with lock:
                 self._load()
                 try:
                     self._mirror()
                 finally:
                     self._end_work()
                     self._save(clean=True)
+                self._find_gone()
         except OSError as error:
             where = f": {error.filename}" if error.filename else ""
             raise MirrorError(f"cannot mirror: {error.strerror or error}{where}") from None
@@ -2768,30 +3244,31 @@ class _MirrorRun:
         self._result.username = found[0].username
 
     def _load(self) -> None:
-        state = _state_of(self._agent.cache)
+        agent = self._agent
+        state = _state_of(agent.cache)
         try:
             self._ledger = Ledger.from_json(state) if state else Ledger()
-            if state.get("nsid") not in (None, self._agent.user.id):
+            if state.get("nsid") not in (None, agent.user.id):
                 raise ValueError("it is another user's")
         except ValueError as error:
             LOGGER.warning("What had been mirrored is read anew: %s", error)
             self._ledger = Ledger()
-        if not state.get("clean"):
-            remove_leftovers(self._agent.cache.folder)
-        if self._agent._verify:
+        if not state.get("clean") and not agent._dry_run:
+            remove_leftovers(agent.cache.folder)
+        if agent._verify:
             self._ledger.unavailable_images.clear()
             self._ledger.unavailable_infos.clear()
-        self._survey = self._agent.survey_of(self._ledger)
-        if self._agent.wants_images:
-            self._image_part = _Part(
-                self._image_lane, self._agent.mirror_image, self._ledger.unavailable_images
-            )
-            self._parts.append(self._image_part)
-        if self._agent.wanted_info_level is not None:
-            self._info_part = _Part(
-                self._info_lane, self._agent.mirror_info, self._ledger.unavailable_infos
-            )
-            self._parts.append(self._info_part)
+        self._survey = agent.survey_of(self._ledger)
+        gone = self._ledger.unavailable_images, self._ledger.unavailable_infos
+        foresee = agent._dry_run
+        if agent._images:
+            mirror = agent.foresee_image if foresee else agent.mirror_image
+            self._parts.append(_Part(self._image_lane, mirror, True, False, gone[0]))
+        if agent._info_level is not None:
+            mirror = agent.foresee_info if foresee else agent.mirror_info
+            self._parts.append(_Part(self._info_lane, mirror, False, True, gone[1]))
+        if agent._refresh:
+            self._refresh_part = _Part(self._image_lane, agent.refresh, True, True, set())
         self._save(clean=False)
 
     def _save(self, *, clean: bool) -> None:
@@ -2804,7 +3281,7 @@ class _MirrorRun:
             "clean": clean,
             **self._ledger.to_json(),
         }
-        if state != self._saved:
+        if state != self._saved and not self._agent._dry_run:
             self._agent.cache.write_state(state)
             self._saved = state
 
@@ -2840,7 +3317,7 @@ class _MirrorRun:
             LOGGER.debug("Page %d has nothing to be mirrored now", page)
             return
         LOGGER.info("Scanning page %d/%d...", look.page, look.page_count)
-        open_page = _OpenPage(look, failed={part: set() for part in self._parts})
+        open_page = _OpenPage(look)
         self._open_pages.append(open_page)
         for number, index in look.photos:
             row = answer.rows[index]
@@ -2848,18 +3325,27 @@ class _MirrorRun:
                 self._start(open_page, number, row)
             else:
                 self._result.skipped.append(f"row {index + 1} of page {page}: {row}")
-                for failed in open_page.failed.values():
-                    failed.add(number)
+                open_page.failed_images.add(number)
+                open_page.failed_infos.add(number)
         self._tell_progress()
         self._settle_if_done(open_page)
 
     def _start(self, open_page: _OpenPage, number: int, photo: FlickrPhoto) -> None:
-        for part in self._parts:
+        self._result.seen += 1
+        parts = self._parts
+        if self._refresh_part is not None:
+            self._listed.append(int(photo.digest[:16], 16))
+            if self._agent.has_changed(photo):
+                parts = [self._refresh_part]
+        if photo.media == "video" and not self._agent._videos:
+            open_page.videos.add(number)
+            parts = []
+        for part in parts:
             if photo.id in part.unavailable:
                 continue
             if photo.id in part.under_way:
                 # It slid over from a page that is still open; that page will see to it.
-                open_page.failed[part].add(number)
+                self._take_down_failure(open_page, number, part)
                 continue
             part.under_way.add(photo.id)
             open_page.pending[number] += 1
@@ -2872,39 +3358,51 @@ class _MirrorRun:
         self, part: _Part, open_page: _OpenPage, number: int, photo: FlickrPhoto, outcome: Outcome
     ) -> None:
         result = self._result
-        if outcome.fate is Fate.NEW:
-            result.size += outcome.size
-            if part is self._image_part:
-                result.images += 1
-            else:
-                result.infos += 1
-        elif outcome.fate is Fate.UNAVAILABLE:
+        result.size += outcome.size
+        result.images += outcome.images
+        result.infos += outcome.infos
+        result.calls_ahead += outcome.calls
+        if outcome.fate is Fate.UNAVAILABLE:
             part.unavailable.add(photo.id)
             result.unavailable[photo.id] = outcome.reason
         elif outcome.fate is Fate.FAILED:
-            open_page.failed[part].add(number)
+            self._take_down_failure(open_page, number, part)
             result.failed[photo.id] = outcome.reason
-        open_page.filenames.extend(outcome.filenames)
+        if part.images and result.verified:
+            result.checked += outcome.fate is Fate.KEPT or outcome.was_damaged
+            result.mended += outcome.fate is Fate.NEW
+            result.lost += outcome.fate in (Fate.UNAVAILABLE, Fate.FAILED)
+        open_page.filenames.setdefault(number, []).extend(outcome.filenames)
         part.under_way.discard(photo.id)
         open_page.pending[number] -= 1
         if open_page.pending[number] == 0:
             del open_page.pending[number]
             open_page.finished += 1
             self._tell_progress()
+            filenames = open_page.filenames[number]
+            if self._agent._on_photo is not None and filenames and outcome.fate is Fate.NEW:
+                self._agent._on_photo(photo, [*map(self._agent.cache.path_of, filenames)])
         self._settle_if_done(open_page)
+
+    def _take_down_failure(self, open_page: _OpenPage, number: int, part: _Part) -> None:
+        if part.images:
+            open_page.failed_images.add(number)
+        if part.infos:
+            open_page.failed_infos.add(number)
 
     def _settle_if_done(self, open_page: _OpenPage) -> None:
         if open_page.pending:
             return
         self._open_pages.remove(open_page)
         self._survey.settle(
-            open_page.look,
-            open_page.failed.get(self._image_part, ()),
-            open_page.failed.get(self._info_part, ()),
+            open_page.look, open_page.failed_images, open_page.failed_infos, open_page.videos
         )
-        # First the files must be durable, then the word that they are there.
-        self._agent.cache.sync_files(open_page.filenames)
-        self._save(clean=False)
+        if not self._agent._dry_run:
+            # First the files must be durable, then the word that they are there.
+            self._agent.cache.sync_files(
+                name for filenames in open_page.filenames.values() for name in filenames
+            )
+            self._save(clean=False)
 
     def _tell_progress(self) -> None:
         if self._agent._on_progress is not None:
@@ -2915,12 +3413,28 @@ class _MirrorRun:
                 len(self._result.failed) + len(self._result.unavailable),
             )
 
+    def _find_gone(self) -> None:
+        """Find the photos that are on disk and that Flickr did not list.
+
+        A photostream has millions of photos: 8 bytes of each, sorted, fit into memory.
+        """
+        result = self._result
+        if self._refresh_part is None or result.unsettled or self._ledger.short:
+            return
+        self._listed = array.array("Q", sorted(self._listed))
+        for digest in self._agent.cache.digests():
+            wanted = int(digest[:16], 16)
+            place = bisect.bisect_left(self._listed, wanted)
+            if place == len(self._listed) or self._listed[place] != wanted:
+                result.gone.append(digest)
+
     def _end_work(self) -> None:
         """End the threads; what they are writing, if anything, is dropped."""
         if self._ended:
             return
         self._ended = True
-        if sys.exc_info()[0] is not None:
+        trouble = sys.exc_info()[0]
+        if trouble is not None:
             self._clock.stop()
         end = self._clock.now() + self.GRACE_SECONDS
         for lane in (self._listing, self._image_lane, self._info_lane):
@@ -2928,27 +3442,36 @@ class _MirrorRun:
         self._agent._languages.close()
         if "cache" in self._agent.__dict__:
             self._agent.cache.drop_partials()
+        if trouble is Stopped or not self._agent._stop_asked:
+            # The wish to stop is met, or was this run's own.
+            self._agent._stop_asked = False
+            self._clock.go_on()
 
     def _report(self) -> None:
         result = self._result
+        user_id = self._agent.user.id
         for photos, what in ((result.failed, "failed"), (result.unavailable, "unavailable")):
-            for photo_id, reason in list(photos.items())[: self.MOST_REPORTED]:
-                LOGGER.error(
-                    "Photo %s %s: %s (https://www.flickr.com/photos/%s/%s/)",
-                    FlickrPhoto(photo_id, "").digest,
-                    what,
-                    reason,
-                    self._agent.user.id,
-                    photo_id,
-                )
-            if len(photos) > self.MOST_REPORTED:
-                LOGGER.error("... and %s more", f"{len(photos) - self.MOST_REPORTED:,}")
-        for what in result.skipped[: self.MOST_REPORTED]:
-            LOGGER.error("Skipped what makes no sense, %s", what)
+            self._report_each(
+                f"Photo {FlickrPhoto(photo_id, '').digest} {what}: {reason}"
+                f" (https://www.flickr.com/photos/{user_id}/{photo_id}/)"
+                for photo_id, reason in photos.items()
+            )
+        self._report_each(f"Skipped what makes no sense, {what}" for what in result.skipped)
+        self._report_each(
+            f"Photo {digest} is no longer on Flickr; the mirror keeps it" for digest in result.gone
+        )
         if result.unsettled:
             LOGGER.error(
                 "The photostream changed faster than it could be read; run again to see to the rest"
             )
+
+    def _report_each(self, lines: Iterable[str]) -> None:
+        lines = iter(lines)
+        for line in itertools.islice(lines, self.MOST_REPORTED):
+            LOGGER.warning("%s", line)
+        more = sum(1 for _ in lines)
+        if more:
+            LOGGER.warning("... and %s more", f"{more:,}")
 
 
 # ---------------------------------------------------------------------------------------
@@ -2956,6 +3479,8 @@ class _MirrorRun:
 # ---------------------------------------------------------------------------------------
 
 PROGRAM = "mirror_flickr"
+
+WATCH_SECONDS = 300
 
 LOG_LEVELS = (logging.CRITICAL, logging.ERROR, logging.WARNING, logging.INFO, logging.DEBUG)
 
@@ -3021,10 +3546,19 @@ def _argument_parser() -> argparse.ArgumentParser:
     what = parser.add_argument_group("what to mirror")
     what.add_argument(
         "--username",
-        required=True,
+        action="append",
         type=_something,
+        default=[],
+        dest="usernames",
         metavar="USERNAME",
-        help="username of the account of a user on Flickr to mirror their photostream",
+        help="username of the account of a user on Flickr to mirror their photostream; may be"
+        " given several times",
+    )
+    what.add_argument(
+        "--username-file",
+        type=_something,
+        metavar="FILE",
+        help="a file with a username on each line",
     )
     what.add_argument("--image-only", action="store_true", help="only download photos' images")
     what.add_argument("--info-only", action="store_true", help="only download photos' information")
@@ -3034,7 +3568,15 @@ def _argument_parser() -> argparse.ArgumentParser:
         default=0,
         metavar="LEVEL",
         help="information of a photo to fetch: 0 its title (default), 1 its title and"
-        " description, 2 its title, description and comments",
+        " description, 2 its title, description and comments, 3 all that and its dates, tags,"
+        " licence, place and more",
+    )
+    what.add_argument("--photos-only", action="store_true", help="leave out videos")
+    what.add_argument(
+        "--prefer-original",
+        action="store_true",
+        help="of sizes with equal pixels download the original, the uploaded file with its"
+        " EXIF data",
     )
 
     order = parser.add_argument_group("in which order")
@@ -3064,11 +3606,34 @@ def _argument_parser() -> argparse.ArgumentParser:
         metavar="N",
         help="folders between the user's folder and the files, 0 to 32 (default: %(default)s)",
     )
-    where.add_argument(
+
+    again = parser.add_argument_group("to go through all photos again")
+    again.add_argument(
         "--verify-image",
         action="store_true",
-        help="go through the whole photostream, check every mirrored image, and fetch again"
-        " what is missing or damaged",
+        help="check every mirrored image, and fetch again what is missing or damaged",
+    )
+    again.add_argument(
+        "--refresh",
+        action="store_true",
+        help="fetch again what changed on Flickr, keep what it replaces, and list the photos"
+        " that are no longer there",
+    )
+
+    when = parser.add_argument_group("when")
+    when.add_argument(
+        "--watch",
+        nargs="?",
+        type=_number_from(1),
+        const=WATCH_SECONDS,
+        metavar="SECONDS",
+        help="go on looking for new photos after the mirror is complete, every so many seconds"
+        " (default: %(const)s), until interrupted",
+    )
+    when.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="download nothing but the listing, and tell what would be downloaded",
     )
 
     keys = parser.add_argument_group(
@@ -3143,11 +3708,26 @@ def get_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         ("--fifo", "--lifo"),
         ("--image-only", "--info-only"),
         ("--verify-image", "--info-only"),
+        ("--dry-run", "--verify-image"),
+        ("--dry-run", "--refresh"),
+        ("--dry-run", "--watch"),
     ):
         if _given(options, one) and _given(options, other):
             parser.error(f"{one} and {other} exclude each other")
     if options.image_only and options.info_level > 0:
         parser.error("--image-only mirrors no information: leave out --info-level")
+    if options.username_file is not None:
+        try:
+            lines = pathlib.Path(options.username_file).read_text("utf-8").splitlines()
+        except (OSError, UnicodeDecodeError) as error:
+            reason = getattr(error, "strerror", None) or "it is not text in UTF-8"
+            parser.error(f"cannot read {options.username_file}: {reason}")
+        options.usernames += [line.strip() for line in lines if line.strip()]
+    options.usernames = list(dict.fromkeys(options.usernames))
+    if not options.usernames:
+        parser.error("whose photos? Give --username, or --username-file with a username in it")
+    # The one, for whom one is enough.
+    options.username = options.usernames[0]
     return options
 
 
@@ -3176,6 +3756,8 @@ def find_api_keys(options: argparse.Namespace) -> tuple[str, str]:
 def _read_keys(path: pathlib.Path) -> dict[str, str]:
     try:
         keys = json.loads(path.read_bytes())
+        if os.name == "posix" and path.stat().st_mode & 0o077:
+            LOGGER.warning("Others can read your Flickr API keys; mend that: chmod 600 %s", path)
     except FileNotFoundError:
         return {}
     except (ValueError, RecursionError):
@@ -3249,42 +3831,83 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = get_arguments(arguments)
     level = LOG_LEVELS[options.debug]
     show_log(max(level, logging.WARNING) if options.quiet else level)
-    agent = None
+    agents: list[FlickrUserPhotostreamMirroringAgent] = []
+    statuses = [0]
     try:
-        key, secret = find_api_keys(options)
-        with _ProgressBar(shown=not options.quiet) as progress:
-            agent = FlickrUserPhotostreamMirroringAgent(
-                options.username,
-                key,
-                secret,
-                cache_root_path_name=options.cache_path,
-                cache_directory_depth=options.cache_directory_depth,
-                image_only=options.image_only,
-                info_level=options.info_level,
-                info_only=options.info_only,
-                caching_strategy=CachingStrategy.FIFO if options.fifo else CachingStrategy.LIFO,
-                verify_image=options.verify_image,
-                jobs=options.jobs,
-                calls_per_hour=options.api_rate,
-                on_progress=progress.show,
-            )
-            _stop_on_signals(agent)
-            result = agent.run()
+        keys = find_api_keys(options)
+        for username in options.usernames:
+            with _ProgressBar(shown=not options.quiet) as progress:
+                agents.append(_agent_for(username, options, keys, agents, progress.show))
+                _stop_on_signals(agents[-1])
+                statuses.append(_run(agents[-1], username))
+        if options.watch is not None:
+            _watch(agents, options)
     except (KeyboardInterrupt, Stopped):
-        done = f"{agent.result}; " if agent is not None and agent.result else ""
+        done = f"{agents[-1].result}; " if agents and agents[-1].result else ""
         print(f"{printable(done)}interrupted: run the same command again to go on", flush=True)
         return 130
-    except FlickrUnavailable as error:
-        return _complain(f"{options.username}: Flickr does not answer: {error}", 1)
-    except FlickrError as error:
-        return _complain(f"{options.username}: Flickr refuses: {error}", 1)
     except MirrorError as error:
         return _complain(str(error), error.status)
     except OSError as error:
         where = f": {error.filename}" if error.filename else ""
         return _complain(f"{error.strerror or error}{where}", 1)
+    return max(statuses)
+
+
+def _agent_for(
+    username: str,
+    options: argparse.Namespace,
+    keys: tuple[str, str],
+    others: Sequence[FlickrUserPhotostreamMirroringAgent],
+    on_progress: Callable[[int, int, int], None],
+) -> FlickrUserPhotostreamMirroringAgent:
+    return FlickrUserPhotostreamMirroringAgent(
+        username,
+        *keys,
+        cache_root_path_name=options.cache_path,
+        cache_directory_depth=options.cache_directory_depth,
+        image_only=options.image_only,
+        info_level=options.info_level,
+        info_only=options.info_only,
+        caching_strategy=CachingStrategy.FIFO if options.fifo else CachingStrategy.LIFO,
+        verify_image=options.verify_image,
+        refresh=options.refresh,
+        photos_only=options.photos_only,
+        prefer_original=options.prefer_original,
+        dry_run=options.dry_run,
+        jobs=options.jobs,
+        calls_per_hour=options.api_rate,
+        share_with=others[0] if others else None,
+        on_progress=on_progress,
+    )
+
+
+def _run(agent: FlickrUserPhotostreamMirroringAgent, username: str) -> int:
+    """Mirror one user's photostream; return the exit status for it."""
+    try:
+        result = agent.run()
+    except FlickrUnavailable as error:
+        return _complain(f"{username}: Flickr does not answer: {error}", 1)
+    except FlickrError as error:
+        return _complain(f"{username}: Flickr refuses: {error}", 1)
+    except MirrorError as error:
+        return _complain(str(error), error.status)
     print(printable(str(result)), flush=True)
     return 0 if result.complete else 1
+
+
+def _watch(
+    agents: Sequence[FlickrUserPhotostreamMirroringAgent], options: argparse.Namespace
+) -> None:
+    """Look for new photos of each user in turn, until interrupted."""
+    LOGGER.info("Looking for new photos every %s from now on", span_of(options.watch))
+    while True:
+        agents[0].wait(options.watch)
+        for agent in agents:
+            _stop_on_signals(agent)
+            result = agent.look()
+            if result and (result.images or result.infos or not result.complete):
+                print(printable(str(result)), flush=True)
 
 
 def _complain(message: str, status: int) -> int:
