@@ -366,7 +366,7 @@ def _text_of(payload: Any) -> str:
 
     :raise ValueError: If it is neither.
     """
-    if isinstance(payload, Mapping):
+    if isinstance(payload, dict):
         payload = payload.get("_content")
     if payload is None:
         return ""
@@ -379,12 +379,13 @@ def _text_of(payload: Any) -> str:
 
 def _number_of(payload: Any) -> int | None:
     """Return a number as Flickr gives it (``75``, ``"150"``), None for ``""`` and null."""
-    if isinstance(payload, Mapping):
+    if isinstance(payload, dict):
         payload = payload.get("_content")
+    if isinstance(payload, str):
+        digits = payload.strip()
+        return int(digits) if digits.isascii() and digits.isdigit() and len(digits) < 19 else None
     if isinstance(payload, int) and not isinstance(payload, bool):
         return payload if 0 <= payload < 10**18 else None
-    if isinstance(payload, str) and re.fullmatch("[0-9]{1,18}", payload.strip(), re.ASCII):
-        return int(payload)
     return None
 
 
@@ -455,6 +456,7 @@ class FlickrPhotoSize:
         self._height = height
         self._url = url
         self._media = media
+        self._pixels = (width or 0) * (height or 0)
 
     @staticmethod
     def from_json(payload: Mapping[str, Any]) -> FlickrPhotoSize:
@@ -500,7 +502,7 @@ class FlickrPhotoSize:
     @property
     def pixels(self) -> int:
         """Number of pixels; 0 where Flickr does not tell both sides."""
-        return (self._width or 0) * (self._height or 0)
+        return self._pixels
 
 
 # Suffixes of the listing's url_X, width_X, height_X fields, in the order of Flickr's labels.
@@ -574,6 +576,8 @@ class FlickrPhoto:
         self._description: Label | None = None
         self._comments: list[Label] | None = None
         self._sizes: list[FlickrPhotoSize] = []
+        self._best_size: FlickrPhotoSize | None = None
+        self._best_original: FlickrPhotoSize | None = None
         self._comment_count: int | None = None
         self._media = "photo"
         self._row: Mapping[str, Any] = {}
@@ -605,7 +609,8 @@ class FlickrPhoto:
                 payload[f"url_{suffix}"],
             )
             for suffix, label in SIZE_LABELS.items()
-            if isinstance(payload.get(f"url_{suffix}"), str)
+            # Flickr gives "" for some sizes that an old photo lacks.
+            if isinstance(payload.get(f"url_{suffix}"), str) and payload[f"url_{suffix}"]
         ]
         return photo
 
@@ -701,27 +706,27 @@ class FlickrPhoto:
     @sizes.setter
     def sizes(self, sizes: Iterable[FlickrPhotoSize]) -> None:
         self._sizes = list(sizes)
+        if any(size.media == "video" for size in self._sizes):
+            self._media = "video"
+        pictures = [each for each in self._sizes if each.media == "photo" and each.pixels]
+        self._best_size = max(pictures, key=lambda size: size.pixels, default=None)
+        self._best_original = max(
+            pictures, key=lambda size: (size.pixels, size.label == "Original"), default=None
+        )
 
     @property
     def best_size(self) -> FlickrPhotoSize | None:
         """The picture with most pixels, of equal ones the first in Flickr's order.
 
         None while no size with both a width and a height is known. A video's best size is
-        its largest poster frame: see :attr:`best_video` for the film.
+        its largest poster frame: see :attr:`films` for the rest.
         """
-        return max(self._pictures(), key=lambda size: size.pixels, default=None)
+        return self._best_size
 
     @property
     def best_original(self) -> FlickrPhotoSize | None:
         """As :attr:`best_size`; but of equal ones Original, the file as it was uploaded."""
-        return max(
-            self._pictures(),
-            key=lambda size: (size.pixels, size.label == "Original"),
-            default=None,
-        )
-
-    def _pictures(self) -> list[FlickrPhotoSize]:
-        return [size for size in self._sizes if size.media == "photo" and size.pixels]
+        return self._best_original
 
     @property
     def films(self) -> list[FlickrPhotoSize]:
@@ -729,7 +734,7 @@ class FlickrPhoto:
         films = {size.label: size for size in self._sizes if size.media == "video"}
         return [films[label] for label in VIDEO_LABELS if label in films]
 
-    @property
+    @functools.cached_property
     def digest(self) -> str:
         """What the photo's files are named after: 32 hexadecimal digits."""
         return hashlib.md5(f"flickr.{self._id}".encode(), usedforsecurity=False).hexdigest()
@@ -744,7 +749,9 @@ class FlickrPhoto:
 
     def filename_of(self, size: FlickrPhotoSize | None) -> str:
         """Return the name of the image file for a size."""
-        extension = size and re.search(r"[^/]/[^/?#]*(\.[A-Za-z0-9]{1,5})(?=$|[?#])", size.url)
+        extension = size and re.match(
+            r"[^?#]*[^/?#]/[^/?#]*(\.[A-Za-z0-9]{1,5})(?=$|[?#])", size.url
+        )
         return self.digest + (extension.group(1).lower() if extension else ".jpg")
 
     @property
@@ -1127,6 +1134,38 @@ class Service:
             )
 
 
+def _host_of(url: str) -> str:
+    match = re.match(r"\w+://([\w.:-]+)", url)
+    return match.group(1) if match else "the server"
+
+
+class _Session(requests.Session):
+    """A session that reads the environment's proxy and CA settings once for each server.
+
+    requests reads them anew for each request, which takes longer than all else it does.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._settings: dict[str, Any] = {}
+        # Flickr knows no passwords: none is to be looked for in ~/.netrc, nor sent.
+        self.auth = _unchanged
+
+    def merge_environment_settings(
+        self, url: str, proxies: Any, stream: Any, verify: Any, cert: Any
+    ) -> Any:
+        server = url.partition("://")[0] + _host_of(url)
+        if server not in self._settings:
+            self._settings[server] = super().merge_environment_settings(
+                url, proxies, stream, verify, cert
+            )
+        return self._settings[server]
+
+
+def _unchanged(request: requests.PreparedRequest) -> requests.PreparedRequest:
+    return request
+
+
 class Web:
     """Flickr's servers over kept-alive connections, with the environment's proxy and CAs.
 
@@ -1144,7 +1183,7 @@ class Web:
     ) -> None:
         self.clock = clock or Clock()
         self.stall = stall
-        self.session = requests.Session()
+        self.session = _Session()
         self.session.headers["User-Agent"] = f"mirror-flickr/{__version__}"
         adapter = requests.adapters.HTTPAdapter(
             pool_connections=8, pool_maxsize=connections + 4, max_retries=0
@@ -1228,11 +1267,6 @@ class Web:
                 if received - mark_bytes < self.SLOWEST * self.stall:
                     raise PassingTrouble("the answer trickles")
                 mark_time, mark_bytes = now, received
-
-
-def _host_of(url: str) -> str:
-    match = re.match(r"\w+://([\w.:-]+)", url)
-    return match.group(1) if match else "the server"
 
 
 class _KeyFilter(logging.Filter):
@@ -1517,11 +1551,6 @@ def folder_name_of(username: str, user_id: str) -> str:
     return f"{name} {clean(user_id)}".strip()
 
 
-def files_folder_of(digest: str, depth: int) -> pathlib.PurePath:
-    """Return where in the user's folder a photo's files are: ``f/b/2/e`` at depth 4."""
-    return pathlib.PurePath(*digest[:depth])
-
-
 # What files of each kind start with.
 _SIGNATURES = (
     (".jpg", b"\xff\xd8\xff"),
@@ -1713,8 +1742,8 @@ class UserCache:
         _umask()
 
     def path_of(self, filename: str) -> pathlib.Path:
-        """Return where a photo's file is, by its name."""
-        return self.folder / files_folder_of(filename, self.depth) / filename
+        """Return where a photo's file is, by its name: in ``f/b/2/e/`` at depth 4."""
+        return pathlib.Path(self.folder, *filename[: self.depth], filename)
 
     def has(self, filename: str) -> bool:
         """Tell whether a photo's file is there."""
@@ -1786,7 +1815,7 @@ class UserCache:
 
     def sync_files(self, filenames: Iterable[str]) -> None:
         """Make durable that these files are where they are, up to the user's folder."""
-        folders: set[pathlib.Path] = {self.folder}
+        folders = {self.folder, self.folder.parent}
         for filename in filenames:
             folder = self.path_of(filename).parent
             while folder not in folders:
@@ -2517,12 +2546,15 @@ class Lane:
         """Have work done by a thread, then `then(what it returned)` by the reader of events."""
         self._work.put((work, then))
 
-    def close(self, seconds: float) -> None:
-        """Let the threads finish what they are at, for so long at the most."""
+    def close(self) -> None:
+        """Have each thread end as soon as it has finished what it is at."""
         for _ in self._threads:
             self._work.put(None)
+
+    def join(self, deadline: float) -> None:
+        """Wait for the threads' ends, but not beyond a moment of the monotonic clock."""
         for thread in self._threads:
-            thread.join(seconds)
+            thread.join(max(0.0, deadline - time.monotonic()))
 
     def _run(self) -> None:
         while (each := self._work.get()) is not None:
@@ -2629,7 +2661,11 @@ class FlickrUserPhotostreamMirroringAgent:
         if dry_run and (verify_image or refresh):
             raise ValueError("dry_run foresees neither verify_image nor refresh")
 
+        if per_page not in range(1, LARGEST_PAGE + 1):
+            raise ValueError(f"per_page is {per_page!r}, not of 1 to {LARGEST_PAGE}")
+
         self._username = username
+        self._user: FlickrUser | None = None
         self._root = pathlib.Path(cache_root_path_name or DEFAULT_CACHE_PATH).expanduser()
         self._depth = cache_directory_depth
         self._images = not info_only
@@ -2667,13 +2703,15 @@ class FlickrUserPhotostreamMirroringAgent:
         #: What the last run did, also one that was interrupted; None before the first.
         self.result: MirrorResult | None = None
 
-    @functools.cached_property
+    @property
     def user(self) -> FlickrUser:
         """The user whose photostream is mirrored; found on Flickr when first asked for.
 
         :raise FlickrError: If Flickr knows no such user.
         """
-        return self._api.find_user(self._username)
+        if self._user is None:
+            self._user = self._api.find_user(self._username)
+        return self._user
 
     @functools.cached_property
     def cache(self) -> UserCache:
@@ -3436,9 +3474,12 @@ class _MirrorRun:
         trouble = sys.exc_info()[0]
         if trouble is not None:
             self._clock.stop()
-        end = self._clock.now() + self.GRACE_SECONDS
-        for lane in (self._listing, self._image_lane, self._info_lane):
-            lane.close(max(0.0, end - self._clock.now()))
+        lanes = {self._listing, self._image_lane, self._info_lane}
+        deadline = time.monotonic() + self.GRACE_SECONDS
+        for lane in lanes:
+            lane.close()
+        for lane in lanes:
+            lane.join(deadline)
         self._agent._languages.close()
         if "cache" in self._agent.__dict__:
             self._agent.cache.drop_partials()
@@ -3598,6 +3639,10 @@ def _argument_parser() -> argparse.ArgumentParser:
         default=DEFAULT_CACHE_PATH,
         metavar="PATH",
         help="folder in which each mirrored user has a folder (default: %(default)s)",
+    )
+    # The specification writes it both ways.
+    where.add_argument(
+        "--cache_path", type=_something, default=argparse.SUPPRESS, help=argparse.SUPPRESS
     )
     where.add_argument(
         "--cache-directory-depth",
@@ -3774,13 +3819,16 @@ def _read_keys(path: pathlib.Path) -> dict[str, str]:
 
 
 def _ask(prompt: str) -> str:
-    if not sys.stdin.isatty():
+    if sys.stdin is None or not sys.stdin.isatty():
         raise MirrorError(
             "no Flickr API keys and no terminal to ask for them: give --consumer-key and"
             " --consumer-secret, or save them with --save-api-keys first",
             status=2,
         )
-    answer = getpass.getpass(prompt).strip()
+    try:
+        answer = getpass.getpass(prompt).strip()
+    except EOFError:
+        answer = ""
     if not answer:
         raise MirrorError(f"nothing entered for {prompt.strip().rstrip(':')!r}", status=2)
     return answer

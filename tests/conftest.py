@@ -1,0 +1,147 @@
+"""What the tests share: a Flickr of their own, the real program, and a clock that does not wait."""
+
+import contextlib
+import importlib.util
+import os
+import subprocess
+import sys
+import threading
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import pytest
+from sandbox import Sandbox
+
+ROOT = Path(__file__).resolve().parent.parent
+
+if importlib.util.find_spec("flickr") is None:
+    sys.path.insert(0, str(ROOT))
+
+import flickr  # noqa: E402
+
+KEY = "fc8f309af6bf69bfea94628bce11eadb"
+SECRET = "866597e43a98c8c5"
+
+# What would send a test's requests elsewhere than to its sandbox.
+DIVERSIONS = (
+    "FLICKR_API_URL", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY",
+    "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE",
+)  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def plain_environment(monkeypatch):
+    """Take out of the environment what would make a test depend on its machine."""
+    for name in DIVERSIONS:
+        monkeypatch.delenv(name, raising=False)
+        monkeypatch.delenv(name.lower(), raising=False)
+
+
+class HeldClock(flickr.Clock):
+    """A clock in which sleeping takes no time: it only moves the hands.
+
+    :ivar sleeps: The seconds that each sleeper asked for.
+    """
+
+    def __init__(self, date: float = 1_600_000_000.0) -> None:
+        super().__init__()
+        self.sleeps: list[float] = []
+        self._moved = 0.0
+        self._date = date
+        self._lock = threading.Lock()
+
+    def now(self) -> float:
+        with self._lock:
+            return self._moved
+
+    def date(self) -> float:
+        return self._date + self.now()
+
+    def sleep(self, seconds: float) -> None:
+        self.check()
+        with self._lock:
+            self.sleeps.append(seconds)
+            self._moved += max(0.0, seconds)
+
+
+@pytest.fixture
+def clock():
+    """A held clock."""
+    return HeldClock()
+
+
+@pytest.fixture
+def sandbox():
+    """Start a sandbox: `sandbox(Photostream.generated(5), plain=True)`; stopped at the end."""
+    with contextlib.ExitStack() as running:
+        yield lambda *streams, **options: running.enter_context(Sandbox(*streams, **options))
+
+
+@pytest.fixture
+def cache_path(tmp_path):
+    """The cache path of a test; the program makes it."""
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def agent(cache_path):
+    """Make an agent for a sandbox's first user: `agent(box, info_level=2)`."""
+
+    def make(box, username=None, **options):
+        options.setdefault("cache_root_path_name", cache_path)
+        options.setdefault("api_url", box.url)
+        return flickr.FlickrUserPhotostreamMirroringAgent(
+            username or box.photostream.username, KEY, SECRET, **options
+        )
+
+    return make
+
+
+def program_environment(box: Sandbox | None = None, **variables: str) -> dict[str, str]:
+    """Return an environment in which the program is the module that the tests import."""
+    paths = [str(Path(flickr.__file__).resolve().parent), os.environ.get("PYTHONPATH", "")]
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))}
+    environment |= {"PYTHONIOENCODING": "utf-8"}
+    if box is not None:
+        environment["FLICKR_API_URL"] = box.url
+    return environment | variables
+
+
+def run_python(*arguments: object, box: Sandbox | None = None, variables=None, **options):
+    """Run Python with these arguments, no terminal and nothing to read; return what it did."""
+    options.setdefault("stdin", subprocess.DEVNULL)
+    return subprocess.run(
+        [sys.executable, *map(str, arguments)],
+        env=program_environment(box, **(variables or {})),
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        timeout=30,
+        **options,
+    )
+
+
+KEY_ARGUMENTS = ("--consumer-key", KEY, "--consumer-secret", SECRET)
+
+
+@pytest.fixture
+def mirror(cache_path):
+    """Run the program on a sandbox's first user: `mirror(box, "--fifo")`, then look at it.
+
+    :param keys: The arguments that give the API keys.
+    """
+
+    def run(box, *arguments, username=None, keys: Iterable[str] = KEY_ARGUMENTS, **options):
+        name = box.photostream.username if username is None else username
+        command = ["-m", "flickr", "--username", name, "--cache-path", cache_path, *keys]
+        return run_python(*command, *arguments, box=box, **options)
+
+    return run
+
+
+def files_in(folder: Path) -> Iterator[Path]:
+    """Give the files of a mirror, relative to its folder, its own hidden ones left out."""
+    for path in sorted(folder.rglob("*")):
+        relative = path.relative_to(folder)
+        if path.is_file() and not any(part.startswith(".") for part in relative.parts):
+            yield relative
