@@ -33,6 +33,7 @@ import pathlib
 import queue
 import random
 import re
+import secrets
 import shutil
 import signal
 import subprocess
@@ -1005,8 +1006,8 @@ class Service:
         self._pauses = 0
         self._pause_end = 0.0
         self._pause_announced = 0.0
-        self._changed = threading.Condition()
-        self._waiting: collections.deque[object] = collections.deque()
+        self._lock = threading.Lock()
+        self._waiting: collections.deque[threading.Event] = collections.deque()
 
     def ask(self, request: Callable[[], Answer]) -> Answer:
         """Return what a request returns, attempted as often as it takes.
@@ -1047,28 +1048,34 @@ class Service:
 
         Requests are let through in the order in which they asked.
         """
-        turn = object()
-        with self._changed:
+        turn = threading.Event()
+        with self._lock:
             self._waiting.append(turn)
         try:
             while True:
                 self._clock.check()
-                with self._changed:
+                with self._lock:
+                    turn.clear()
                     wait = self._wait_for(turn)
                     if wait == 0:
                         self._in_flight += 1
                         self.requests += 1
                         return self._clock.now()
-                    if wait is None:
-                        self._changed.wait(0.25)
-                        continue
-                self._clock.sleep(wait)
+                if wait is None:
+                    # Who goes before sets it; now and then there is a look whether to stop.
+                    turn.wait(0.25)
+                else:
+                    self._clock.sleep(wait)
         finally:
-            with self._changed:
+            with self._lock:
                 self._waiting.remove(turn)
-                self._changed.notify_all()
+                self._wake_next()
 
-    def _wait_for(self, turn: object) -> float | None:
+    def _wake_next(self) -> None:
+        if self._waiting:
+            self._waiting[0].set()
+
+    def _wait_for(self, turn: threading.Event) -> float | None:
         """Return the seconds until a request may be made, None until others have gone."""
         if self._waiting[0] is not turn:
             return None
@@ -1085,12 +1092,12 @@ class Service:
         return max(0.0, wait)
 
     def _leave(self) -> None:
-        with self._changed:
+        with self._lock:
             self._in_flight -= 1
-            self._changed.notify_all()
+            self._wake_next()
 
     def _succeeded(self) -> None:
-        with self._changed:
+        with self._lock:
             self._pauses = 0
             if self._places is not None and self._places < self._most_places:
                 self._successes += 1
@@ -1103,7 +1110,7 @@ class Service:
 
         Requests that were under way when a pause began are refused too: they belong to it.
         """
-        with self._changed:
+        with self._lock:
             now = self._clock.now()
             if asked_for is not None or started >= self._pause_end:
                 seconds = pause_length(asked_for, self._pauses, self._chance())
@@ -1660,16 +1667,17 @@ def written_whole(
     Until then it stands beside it under a name of its own, which :func:`remove_leftovers`
     knows. Whatever ends the block early leaves nothing.
 
-    :param mode: Permissions of the file, from its first byte on.
+    :param mode: Permissions of the file, less the umask, from its first byte on.
     :param date: Its modification time, in seconds since 1970; the present if left out.
     :param partials: Holds the file's own name as long as it has it.
     """
-    handle, name = tempfile.mkstemp(prefix=".", suffix=PARTIAL_SUFFIX, dir=path.parent)
+    name = str(path.with_name(f".{path.name}.{secrets.token_hex(6)}{PARTIAL_SUFFIX}"))
+    flags = os.O_RDWR | os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0)
+    handle = os.open(name, flags, mode)
     partials = set() if partials is None else partials
     partials.add(name)
     try:
         with os.fdopen(handle, "w+b") as file:
-            os.chmod(name, mode & ~_umask())
             yield file
             file.flush()
             if date is not None:
@@ -1685,14 +1693,6 @@ def written_whole(
 
 
 PARTIAL_SUFFIX = ".flickr-part"
-
-
-@functools.cache
-def _umask() -> int:
-    # The only way to read it is to set it.
-    umask = os.umask(0o077)
-    os.umask(umask)
-    return umask
 
 
 def remove_leftovers(folder: pathlib.Path) -> int:
@@ -1739,7 +1739,6 @@ class UserCache:
         self.folder = folder
         self.depth = depth
         self._partials: set[str] = set()
-        _umask()
 
     def path_of(self, filename: str) -> pathlib.Path:
         """Return where a photo's file is, by its name: in ``f/b/2/e/`` at depth 4."""
