@@ -1558,6 +1558,9 @@ def folder_name_of(username: str, user_id: str) -> str:
     return f"{name} {clean(user_id)}".strip()
 
 
+IMAGE_EXTENSIONS = (".jpg", ".png", ".gif", ".tif", ".webp")
+
+
 # What files of each kind start with.
 _SIGNATURES = (
     (".jpg", b"\xff\xd8\xff"),
@@ -1654,6 +1657,26 @@ def _end_of_boxes(file: BinaryIO, length: int) -> int:
     return position
 
 
+def is_whole_file(path: pathlib.Path) -> bool:
+    """Tell whether an image can be decoded to its end, and a film begins like one."""
+    from PIL import Image
+
+    # The pictures are those that the user asked for, and some have more pixels than Pillow
+    # believes anybody has.
+    Image.MAX_IMAGE_PIXELS = None
+    try:
+        with path.open("rb") as file:
+            if kind_of(file.read(16)) == ".mp4":
+                return path.suffix == ".mp4"
+        with Image.open(path) as image:
+            # A JPEG is read to its end at an eighth of its size, and in as little memory.
+            image.draft("L", (image.width // 8 or 1, image.height // 8 or 1))
+            image.load()
+    except (OSError, SyntaxError, ValueError, EOFError):
+        return False
+    return True
+
+
 @contextlib.contextmanager
 def written_whole(
     path: pathlib.Path,
@@ -1723,6 +1746,37 @@ def json_bytes(payload: Any) -> bytes:
     """
     text = json.dumps(payload, ensure_ascii=False, indent=2)
     return (text + "\n").encode("utf-8", "backslashreplace")
+
+
+def _label_json(label: Label) -> dict[str, str]:
+    return {"content": label.content, "locale": str(label.locale)}
+
+
+def info_level_of(info: Any) -> int:
+    """Return the level that a JSON file's content is at, -1 if it is at none."""
+
+    def is_label(payload: Any) -> bool:
+        return isinstance(payload, dict) and all(
+            isinstance(payload.get(key), str) for key in ("content", "locale")
+        )
+
+    if not isinstance(info, dict) or not is_label(info.get("title")):
+        return -1
+    if not is_label(info.get("description")):
+        return 0
+    comments = info.get("comments")
+    if not isinstance(comments, list) or not all(map(is_label, comments)):
+        return 1
+    return 3 if "id" in info and isinstance(info.get("dates"), dict) else 2
+
+
+def _lasting(info: dict[str, Any]) -> dict[str, Any]:
+    """Return information without what changes at every look: views, and the last change."""
+    dates = info.get("dates")
+    lasting = {key: each for key, each in info.items() if key not in ("views", "dates")}
+    if isinstance(dates, dict):
+        lasting["dates"] = {key: each for key, each in dates.items() if key != "last_updated"}
+    return lasting
 
 
 class UserCache:
@@ -1854,6 +1908,48 @@ class UserCache:
             yield
         finally:
             lock.release()
+
+
+def open_user_cache(root: pathlib.Path, user: FlickrUser, depth: int) -> UserCache:
+    """Return the folder of a user in the cache.
+
+    The state file in it tells whose it is, by NSID: a user who was renamed on Flickr keeps
+    the folder, and one who took another's old name gets a folder of their own.
+
+    :raise MirrorError: If the folder was made with another depth.
+    """
+    name = folder_name_of(user.username, user.id)
+    owner, folder = None, root / name
+    for state_path in sorted(root.glob(f"*/{UserCache.STATE_FILENAME}")):
+        nsid = _state_of(UserCache(state_path.parent)).get("nsid")
+        if nsid == user.id:
+            owner, folder = nsid, state_path.parent
+            break
+        if state_path.parent == folder:
+            owner = nsid
+    if owner == user.id and folder.name != name:
+        LOGGER.warning("%s was mirrored under another name: going on in %s", user.username, folder)
+    elif owner not in (None, user.id):
+        folder = root / f"{name} {folder_name_of(user.id, '')}"
+    cache = UserCache(folder, depth)
+    made_with = _state_of(cache).get("cache_directory_depth", None)
+    if made_with is None:
+        made_with = cache.found_depth()
+    if made_with not in (None, depth):
+        raise MirrorError(
+            f"{folder} was made with --cache-directory-depth {made_with}, not {depth}: use"
+            f" {made_with}, or another --cache-path",
+            status=2,
+        )
+    return cache
+
+
+def _state_of(cache: UserCache) -> dict[str, Any]:
+    try:
+        state = cache.read_state()
+    except ValueError:
+        state = None
+    return state if isinstance(state, dict) else {}
 
 
 # ---------------------------------------------------------------------------------------
@@ -2522,6 +2618,25 @@ def size_of(size: int) -> str:
     return _count(size, "byte")
 
 
+class _LogFormatter(logging.Formatter):
+    """``2020-03-23 08:43:28,596 [INFO] Scanning page 1/1026...``, and nothing that moves."""
+
+    def __init__(self) -> None:
+        super().__init__("%(asctime)s [%(levelname)s] %(message)s")
+
+    def format(self, record: logging.LogRecord) -> str:
+        return "\n".join(printable(line) for line in super().format(record).split("\n"))
+
+
+def show_log(level: int) -> None:
+    """Write log lines of a level and above to standard error."""
+    handler = logging.StreamHandler()
+    handler.setFormatter(_LogFormatter())
+    LOGGER.addHandler(handler)
+    LOGGER.setLevel(level)
+    LOGGER.propagate = False
+
+
 class Lane:
     """Threads that do one kind of work in the order in which it was put to them.
 
@@ -2570,6 +2685,21 @@ class Lane:
 
 def _raise(error: BaseException) -> None:
     raise error
+
+
+def _outcome_of(mirror: Callable[[FlickrPhoto], Outcome], photo: FlickrPhoto) -> Outcome:
+    """Return what comes of one part of a photo; a photo's own trouble is not the run's."""
+    try:
+        return mirror(photo)
+    except PhotoUnavailable as error:
+        return Outcome(Fate.UNAVAILABLE, str(error))
+    except FlickrUnavailable as error:
+        gone = isinstance(error.__cause__, NoImage)
+        return Outcome(Fate.UNAVAILABLE if gone else Fate.FAILED, str(error))
+    except FlickrError as error:
+        if error.code in PHOTO_GONE_CODES:
+            return Outcome(Fate.UNAVAILABLE, f"Flickr says: {error}")
+        raise
 
 
 class FlickrUserPhotostreamMirroringAgent:
@@ -2751,7 +2881,12 @@ class FlickrUserPhotostreamMirroringAgent:
 
         :raise Stopped: If :meth:`stop` was called.
         """
-        self._clock.sleep(seconds)
+        try:
+            self._clock.sleep(seconds)
+        except Stopped:
+            self._stop_asked = False
+            self._clock.go_on()
+            raise
 
     def watch(self, seconds: float) -> Iterator[MirrorResult]:
         """Look for new photos for ever; give the result of each look that did not fail.
@@ -3057,120 +3192,6 @@ class FlickrUserPhotostreamMirroringAgent:
         )
 
 
-IMAGE_EXTENSIONS = (".jpg", ".png", ".gif", ".tif", ".webp")
-
-
-def _outcome_of(mirror: Callable[[FlickrPhoto], Outcome], photo: FlickrPhoto) -> Outcome:
-    """Return what comes of one part of a photo; a photo's own trouble is not the run's."""
-    try:
-        return mirror(photo)
-    except PhotoUnavailable as error:
-        return Outcome(Fate.UNAVAILABLE, str(error))
-    except FlickrUnavailable as error:
-        gone = isinstance(error.__cause__, NoImage)
-        return Outcome(Fate.UNAVAILABLE if gone else Fate.FAILED, str(error))
-    except FlickrError as error:
-        if error.code in PHOTO_GONE_CODES:
-            return Outcome(Fate.UNAVAILABLE, f"Flickr says: {error}")
-        raise
-
-
-def _label_json(label: Label) -> dict[str, str]:
-    return {"content": label.content, "locale": str(label.locale)}
-
-
-def _lasting(info: dict[str, Any]) -> dict[str, Any]:
-    """Return information without what changes at every look: views, and the last change."""
-    dates = info.get("dates")
-    lasting = {key: each for key, each in info.items() if key not in ("views", "dates")}
-    if isinstance(dates, dict):
-        lasting["dates"] = {key: each for key, each in dates.items() if key != "last_updated"}
-    return lasting
-
-
-def info_level_of(info: Any) -> int:
-    """Return the level that a JSON file's content is at, -1 if it is at none."""
-
-    def is_label(payload: Any) -> bool:
-        return isinstance(payload, dict) and all(
-            isinstance(payload.get(key), str) for key in ("content", "locale")
-        )
-
-    if not isinstance(info, dict) or not is_label(info.get("title")):
-        return -1
-    if not is_label(info.get("description")):
-        return 0
-    comments = info.get("comments")
-    if not isinstance(comments, list) or not all(map(is_label, comments)):
-        return 1
-    return 3 if "id" in info and isinstance(info.get("dates"), dict) else 2
-
-
-def is_whole_file(path: pathlib.Path) -> bool:
-    """Tell whether an image can be decoded to its end, and a film begins like one."""
-    from PIL import Image
-
-    # The pictures are those that the user asked for, and some have more pixels than Pillow
-    # believes anybody has.
-    Image.MAX_IMAGE_PIXELS = None
-    try:
-        with path.open("rb") as file:
-            if kind_of(file.read(16)) == ".mp4":
-                return path.suffix == ".mp4"
-        with Image.open(path) as image:
-            # A JPEG is read to its end at an eighth of its size, and in as little memory.
-            image.draft("L", (image.width // 8 or 1, image.height // 8 or 1))
-            image.load()
-    except (OSError, SyntaxError, ValueError, EOFError):
-        return False
-    return True
-
-
-STATE_VERSION = 1
-
-
-def open_user_cache(root: pathlib.Path, user: FlickrUser, depth: int) -> UserCache:
-    """Return the folder of a user in the cache.
-
-    The state file in it tells whose it is, by NSID: a user who was renamed on Flickr keeps
-    the folder, and one who took another's old name gets a folder of their own.
-
-    :raise MirrorError: If the folder was made with another depth.
-    """
-    name = folder_name_of(user.username, user.id)
-    owner, folder = None, root / name
-    for state_path in sorted(root.glob(f"*/{UserCache.STATE_FILENAME}")):
-        nsid = _state_of(UserCache(state_path.parent)).get("nsid")
-        if nsid == user.id:
-            owner, folder = nsid, state_path.parent
-            break
-        if state_path.parent == folder:
-            owner = nsid
-    if owner == user.id and folder.name != name:
-        LOGGER.warning("%s was mirrored under another name: going on in %s", user.username, folder)
-    elif owner not in (None, user.id):
-        folder = root / f"{name} {folder_name_of(user.id, '')}"
-    cache = UserCache(folder, depth)
-    made_with = _state_of(cache).get("cache_directory_depth", None)
-    if made_with is None:
-        made_with = cache.found_depth()
-    if made_with not in (None, depth):
-        raise MirrorError(
-            f"{folder} was made with --cache-directory-depth {made_with}, not {depth}: use"
-            f" {made_with}, or another --cache-path",
-            status=2,
-        )
-    return cache
-
-
-def _state_of(cache: UserCache) -> dict[str, Any]:
-    try:
-        state = cache.read_state()
-    except ValueError:
-        state = None
-    return state if isinstance(state, dict) else {}
-
-
 @dataclasses.dataclass(eq=False)
 class _Part:
     """What is mirrored of each photo: its image, its information, or both anew.
@@ -3311,7 +3332,6 @@ class _MirrorRun:
     def _save(self, *, clean: bool) -> None:
         user = self._agent.user
         state = {
-            "version": STATE_VERSION,
             "nsid": user.id,
             "username": user.username,
             "cache_directory_depth": self._agent.cache.depth,
@@ -3523,25 +3543,6 @@ PROGRAM = "mirror_flickr"
 WATCH_SECONDS = 300
 
 LOG_LEVELS = (logging.CRITICAL, logging.ERROR, logging.WARNING, logging.INFO, logging.DEBUG)
-
-
-class _LogFormatter(logging.Formatter):
-    """``2020-03-23 08:43:28,596 [INFO] Scanning page 1/1026...``, and nothing that moves."""
-
-    def __init__(self) -> None:
-        super().__init__("%(asctime)s [%(levelname)s] %(message)s")
-
-    def format(self, record: logging.LogRecord) -> str:
-        return "\n".join(printable(line) for line in super().format(record).split("\n"))
-
-
-def show_log(level: int) -> None:
-    """Write log lines of a level and above to standard error."""
-    handler = logging.StreamHandler()
-    handler.setFormatter(_LogFormatter())
-    LOGGER.addHandler(handler)
-    LOGGER.setLevel(level)
-    LOGGER.propagate = False
 
 
 class _ArgumentParser(argparse.ArgumentParser):
