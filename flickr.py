@@ -261,13 +261,15 @@ class LanguageDetector:
     """Detects the languages of many labels, in processes of its own.
 
     Detection is by far the heaviest computation of a mirror; in the same process it would
-    take its time from the downloads. The processes are started when first needed, and end
-    with this one.
+    take its time from the downloads. The processes are started when first needed, give way to
+    the downloads where there are not enough cores for all, and end with this one.
 
-    :param processes: How many; with 0 detection happens in the calling thread.
+    :param processes: How many, of 100 MB each; with 0 detection happens in the calling thread.
     """
 
-    def __init__(self, processes: int = max(1, (os.cpu_count() or 1) - 1)) -> None:
+    MOST_PROCESSES = 4
+
+    def __init__(self, processes: int = min(MOST_PROCESSES, os.cpu_count() or 1)) -> None:
         self._most_processes = processes
         self._processes: list[subprocess.Popen[str]] = []
         self._idle: queue.SimpleQueue[subprocess.Popen[str] | None] = queue.SimpleQueue()
@@ -353,6 +355,8 @@ def _start_detecting() -> subprocess.Popen[str]:
 
 
 def _answer_detections() -> None:
+    if hasattr(os, "nice"):
+        os.nice(5)
     for line in sys.stdin:
         print(json.dumps([detect_language_tag(text) for text in json.loads(line)]), flush=True)
 
@@ -1752,6 +1756,12 @@ def _label_json(label: Label) -> dict[str, str]:
     return {"content": label.content, "locale": str(label.locale)}
 
 
+def _forgets(before: dict[str, Any], after: dict[str, Any]) -> bool:
+    """Tell whether new information lacks something lasting of what it replaces."""
+    before, after = _lasting(before), _lasting(after)
+    return any(before[key] != after.get(key) for key in before)
+
+
 def info_level_of(info: Any) -> int:
     """Return the level that a JSON file's content is at, -1 if it is at none."""
 
@@ -2071,6 +2081,7 @@ class Ledger:
     :ivar anchors: Ids of some photos by their numbers.
     :ivar unavailable_images: Ids of photos whose images Flickr has no more.
     :ivar unavailable_infos: The same for their information.
+    :ivar images_behind: Ids of photos whose texts alone have been refreshed.
     """
 
     images: Ranges = NO_NUMBERS
@@ -2080,6 +2091,7 @@ class Ledger:
     anchors: dict[int, str] = dataclasses.field(default_factory=dict)
     unavailable_images: set[str] = dataclasses.field(default_factory=set)
     unavailable_infos: set[str] = dataclasses.field(default_factory=set)
+    images_behind: set[str] = dataclasses.field(default_factory=set)
 
     def done(self, images: bool, info_level: int | None, videos: bool = True) -> Ranges:
         """Return the photos of which everything that is wanted has been mirrored.
@@ -2137,6 +2149,7 @@ class Ledger:
             "anchors": {str(number): name for number, name in self.anchors.items()},
             "unavailable_images": sorted(self.unavailable_images),
             "unavailable_infos": sorted(self.unavailable_infos),
+            "images_behind": sorted(self.images_behind),
         }
 
     @staticmethod
@@ -2158,6 +2171,7 @@ class Ledger:
                 anchors={int(number): str(name) for number, name in payload["anchors"].items()},
                 unavailable_images=set(map(str, payload["unavailable_images"])),
                 unavailable_infos=set(map(str, payload["unavailable_infos"])),
+                images_behind=set(map(str, payload.get("images_behind", ()))),
             )
         except (KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"not a record of what has been mirrored: {error}") from None
@@ -2270,6 +2284,11 @@ class Survey:
             done -= look.numbered | look.doubtful
         return len(done)
 
+    @property
+    def seen_count(self) -> int:
+        """Number of photos that this run has been through, each counted once."""
+        return len(self._seen)
+
     def next_page(self) -> int | None:
         """Return the page to read next, None if nothing is left to be read.
 
@@ -2305,7 +2324,9 @@ class Survey:
         if missing:
             sure_from = max(fitting) if fitting and page == 1 else high + 1
         numbered = span(sure_from, high)
-        doubtful = span(low, sure_from - 1) - self._mirrored()
+        doubtful = span(low, sure_from - 1)
+        if not self._everything:
+            doubtful -= self._mirrored()
         believed = not doubtful or self._is_believed(doubtful, missing)
         if missing and (misfits or not believed):
             self._repeats += 1
@@ -2543,6 +2564,7 @@ class MirrorResult:
         `mended` how many were fetched because they were damaged or missing, and `lost` how
         many of these could not be had.
     :ivar gone: Digests of photos on disk that Flickr no longer lists, after a refresh.
+    :ivar left_out: Videos that the mirror leaves out.
     :ivar dry_run: Whether nothing was done: images and infos are what would be fetched, and
         `calls_ahead` the API calls that it would take besides.
     """
@@ -2564,6 +2586,7 @@ class MirrorResult:
     mended: int = 0
     lost: int = 0
     gone: list[str] = dataclasses.field(default_factory=list)
+    left_out: int = 0
     dry_run: bool = False
     calls_ahead: int = 0
 
@@ -2592,6 +2615,8 @@ class MirrorResult:
                 f"{_count(self.checked, 'image')} checked, {self.mended:,} mended,"
                 f" {self.lost:,} lost"
             )
+        if self.left_out:
+            parts.append(f"{_count(self.left_out, 'video')} left out")
         if self.gone:
             parts.append(f"{len(self.gone):,} no longer on Flickr")
         troubles = [
@@ -2829,6 +2854,7 @@ class FlickrUserPhotostreamMirroringAgent:
             self._image_servers = Service("Flickr's image server", self._clock, places=jobs)
         self._events: queue.SimpleQueue = queue.SimpleQueue()
         self._stop_asked = False
+        self._refused = False
         #: What the last run did, also one that was interrupted; None before the first.
         self.result: MirrorResult | None = None
 
@@ -2861,7 +2887,19 @@ class FlickrUserPhotostreamMirroringAgent:
             show_log(logging.INFO)
         # What an earlier run left in it concerns that run.
         self._events = queue.SimpleQueue()
-        return _MirrorRun(self).run()
+        try:
+            return _MirrorRun(self).run()
+        except FlickrError as error:
+            self._refused = not isinstance(error, FlickrUnavailable)
+            raise
+        except MirrorError as error:
+            self._refused = error.status == 2
+            raise
+
+    @property
+    def may_go_on(self) -> bool:
+        """Whether another run makes sense: Flickr knows the user, or could not be asked."""
+        return not self._refused
 
     def look(self) -> MirrorResult | None:
         """Look once for new photos, and mirror them; when nothing is new, at one API call.
@@ -3066,7 +3104,16 @@ class FlickrUserPhotostreamMirroringAgent:
         LOGGER.info("Caching information of photo %s...", photo.digest)
         if photo.description is None and info_level_of(known) >= 1:
             photo.description = known["description"]["content"]
-        return self.__save_info(photo, self.__info_of(photo, self._info_level))
+        if info_level_of(known) >= 2:
+            photo.comments = [comment["content"] for comment in known["comments"]]
+        info = self.__info_of(photo, self._info_level)
+        date = photo.last_update
+        if info_level_of(known) >= 0:
+            # What else changed since, the next refresh finds by the date.
+            date = min(filter(None, (date, self.cache.date_of(photo.info_filename))), default=None)
+            if _forgets(known, info):
+                self.cache.keep_version(photo.info_filename)
+        return self.__save_info(photo, info, date)
 
     def __info_of(self, photo: FlickrPhoto, level: int) -> dict[str, Any]:
         """Return what a photo's JSON file holds at a level.
@@ -3090,9 +3137,9 @@ class FlickrUserPhotostreamMirroringAgent:
             info |= photo.details(self.user)
         return info
 
-    def __save_info(self, photo: FlickrPhoto, info: dict[str, Any]) -> Outcome:
+    def __save_info(self, photo: FlickrPhoto, info: dict[str, Any], date: int | None) -> Outcome:
         payload = json_bytes(info)
-        with self.cache.writing(photo.info_filename, photo.last_update) as file:
+        with self.cache.writing(photo.info_filename, date) as file:
             file.write(payload)
         return Outcome(Fate.NEW, size=len(payload), filenames=(photo.info_filename,), infos=1)
 
@@ -3145,15 +3192,13 @@ class FlickrUserPhotostreamMirroringAgent:
         known = self.cache.read_info(photo.info_filename)
         level = max(self._info_level, info_level_of(known))
         info = self.__info_of(photo, level)
-        before = _lasting(known or {})
-        is_same = all(before[key] == _lasting(info).get(key) for key in before)
-        if is_same and info_level_of(known) == level:
-            self.__save_info(photo, info)
+        if known is not None and _lasting(known) == _lasting(info):
+            self.__save_info(photo, info, photo.last_update)
             return Outcome(Fate.KEPT, filenames=(photo.info_filename,))
         LOGGER.info("Caching changed information of photo %s...", photo.digest)
-        if not is_same:
+        if _forgets(known or {}, info):
             self.cache.keep_version(photo.info_filename)
-        return self.__save_info(photo, info)
+        return self.__save_info(photo, info, photo.last_update)
 
     # ----- what a run is made of -----
 
@@ -3166,9 +3211,11 @@ class FlickrUserPhotostreamMirroringAgent:
         elif not self._videos:
             extras += ["media"]
         if self._info_level is not None:
+            # A refresh writes each file again at the level that it has.
+            level = HIGHEST_INFO_LEVEL if self._refresh else self._info_level
             level_extras = ((1, "description"), (2, "count_comments"))
-            extras += [extra for level, extra in level_extras if self._info_level >= level]
-            extras += DETAIL_EXTRAS if self._info_level >= 3 else ["last_update"]
+            extras += [extra for least, extra in level_extras if level >= least]
+            extras += DETAIL_EXTRAS if level >= 3 else ["last_update"]
         elif self._refresh:
             extras += ["last_update"]
         return tuple(dict.fromkeys(extras))
@@ -3230,6 +3277,7 @@ class _OpenPage:
     failed_infos: set[int] = dataclasses.field(default_factory=set)
     videos: set[int] = dataclasses.field(default_factory=set)
     filenames: dict[int, list[str]] = dataclasses.field(default_factory=dict)
+    news: dict[int, list[str]] = dataclasses.field(default_factory=dict)
     finished: int = 0
 
 
@@ -3250,7 +3298,9 @@ class _MirrorRun:
         self._agent = agent
         self._clock = agent._clock
         self._events = agent._events
-        self._result = MirrorResult(dry_run=agent._dry_run, verified=agent._verify)
+        self._result = MirrorResult(
+            username=agent._username, dry_run=agent._dry_run, verified=agent._verify
+        )
         self._listing = Lane("listing", 1, self._events)
         if agent._jobs == 1:
             self._image_lane = self._info_lane = Lane("photo", 1, self._events)
@@ -3260,12 +3310,15 @@ class _MirrorRun:
             # Texts wait for Flickr's API and for their languages; images need not.
             workers = min(agent._jobs, self.INFO_WORKERS)
             self._info_lane = Lane("information", workers, self._events)
+        self._done_count = 0
         self._reading = False
         self._ended = False
         self._parts: list[_Part] = []
         self._refresh_part: _Part | None = None
         self._open_pages: list[_OpenPage] = []
         self._saved: Any = None
+        #: Ids of photos on page 1, of which a dry run tells once only; it is read twice.
+        self._foreseen: set[str] = set()
         #: First 64 bits of the digests of all photos listed, where they are wanted.
         self._listed = array.array("Q")
 
@@ -3388,11 +3441,16 @@ class _MirrorRun:
         self._settle_if_done(open_page)
 
     def _start(self, open_page: _OpenPage, number: int, photo: FlickrPhoto) -> None:
-        self._result.seen += 1
+        self._result.seen = self._survey.seen_count
+        if self._agent._dry_run and open_page.look.page == 1:
+            if photo.id in self._foreseen:
+                return
+            self._foreseen.add(photo.id)
         parts = self._parts
         if self._refresh_part is not None:
             self._listed.append(int(photo.digest[:16], 16))
-            if self._agent.has_changed(photo):
+            behind = self._agent._images and photo.id in self._ledger.images_behind
+            if behind or self._agent.has_changed(photo):
                 parts = [self._refresh_part]
         if photo.media == "video" and not self._agent._videos:
             open_page.videos.add(number)
@@ -3429,15 +3487,22 @@ class _MirrorRun:
             result.checked += outcome.fate is Fate.KEPT or outcome.was_damaged
             result.mended += outcome.fate is Fate.NEW
             result.lost += outcome.fate in (Fate.UNAVAILABLE, Fate.FAILED)
+        if part is self._refresh_part and outcome.fate in (Fate.NEW, Fate.KEPT):
+            if self._agent._images:
+                self._ledger.images_behind.discard(photo.id)
+            else:
+                self._ledger.images_behind.add(photo.id)
         open_page.filenames.setdefault(number, []).extend(outcome.filenames)
+        if outcome.fate is Fate.NEW:
+            open_page.news.setdefault(number, []).extend(outcome.filenames)
         part.under_way.discard(photo.id)
         open_page.pending[number] -= 1
         if open_page.pending[number] == 0:
             del open_page.pending[number]
             open_page.finished += 1
             self._tell_progress()
-            filenames = open_page.filenames[number]
-            if self._agent._on_photo is not None and filenames and outcome.fate is Fate.NEW:
+            filenames = open_page.news.pop(number, [])
+            if self._agent._on_photo is not None and filenames:
                 self._agent._on_photo(photo, [*map(self._agent.cache.path_of, filenames)])
         self._settle_if_done(open_page)
 
@@ -3454,6 +3519,7 @@ class _MirrorRun:
         self._survey.settle(
             open_page.look, open_page.failed_images, open_page.failed_infos, open_page.videos
         )
+        self._result.left_out = len(self._ledger.videos) if not self._agent._videos else 0
         if not self._agent._dry_run:
             # First the files must be durable, then the word that they are there.
             self._agent.cache.sync_files(
@@ -3464,8 +3530,11 @@ class _MirrorRun:
     def _tell_progress(self) -> None:
         if self._agent._on_progress is not None:
             under_way = sum(page.finished for page in self._open_pages)
+            done = min(self._survey.done_count + under_way, self._result.photo_count)
+            # Page 1 is gone through once more at the end.
+            self._done_count = max(self._done_count, done)
             self._agent._on_progress(
-                min(self._survey.done_count + under_way, self._result.photo_count),
+                self._done_count,
                 self._result.photo_count,
                 len(self._result.failed) + len(self._result.unavailable),
             )
@@ -3476,7 +3545,7 @@ class _MirrorRun:
         A photostream has millions of photos: 8 bytes of each, sorted, fit into memory.
         """
         result = self._result
-        if self._refresh_part is None or result.unsettled or self._ledger.short:
+        if self._refresh_part is None or result.unsettled or result.skipped or self._ledger.short:
             return
         self._listed = array.array("Q", sorted(self._listed))
         for digest in self._agent.cache.digests():
@@ -3763,7 +3832,7 @@ def get_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
         parser.error("--image-only mirrors no information: leave out --info-level")
     if options.username_file is not None:
         try:
-            lines = pathlib.Path(options.username_file).read_text("utf-8").splitlines()
+            lines = pathlib.Path(options.username_file).read_text("utf-8-sig").splitlines()
         except (OSError, UnicodeDecodeError) as error:
             reason = getattr(error, "strerror", None) or "it is not text in UTF-8"
             parser.error(f"cannot read {options.username_file}: {reason}")
@@ -3889,7 +3958,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 _stop_on_signals(agents[-1])
                 statuses.append(_run(agents[-1], username))
         if options.watch is not None:
-            _watch(agents, options)
+            _watch([agent for agent in agents if agent.may_go_on], options)
     except (KeyboardInterrupt, Stopped):
         done = f"{agents[-1].result}; " if agents and agents[-1].result else ""
         print(f"{printable(done)}interrupted: run the same command again to go on", flush=True)
@@ -3948,6 +4017,8 @@ def _watch(
     agents: Sequence[FlickrUserPhotostreamMirroringAgent], options: argparse.Namespace
 ) -> None:
     """Look for new photos of each user in turn, until interrupted."""
+    if not agents:
+        return
     LOGGER.info("Looking for new photos every %s from now on", span_of(options.watch))
     while True:
         agents[0].wait(options.watch)
