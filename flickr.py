@@ -18,6 +18,7 @@ import array
 import bisect
 import collections
 import contextlib
+import copy
 import dataclasses
 import datetime
 import email.utils
@@ -34,6 +35,7 @@ import queue
 import random
 import re
 import secrets
+import shlex
 import shutil
 import signal
 import subprocess
@@ -41,6 +43,7 @@ import sys
 import tempfile
 import threading
 import time
+import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, BinaryIO, TypeVar
 
@@ -420,7 +423,7 @@ class FlickrUser:
         if not isinstance(payload, Mapping):
             raise ValueError(f"not a Flickr user: {_excerpt(payload)}")
         user_id = payload.get("nsid") or payload.get("id")
-        if not isinstance(user_id, str):
+        if not isinstance(user_id, str) or not re.fullmatch(r"[0-9A-Za-z@_-]{1,40}", user_id):
             raise ValueError(f"a Flickr user without an NSID: {_excerpt(payload)}")
         return FlickrUser(user_id, _text_of(payload.get("username")))
 
@@ -677,6 +680,7 @@ class FlickrPhoto:
         row = self._row
         home = row.get("pathalias") if isinstance(row.get("pathalias"), str) else ""
         license_number = _number_of(row.get("license"))
+        original = row.get("originalformat")
         details: dict[str, Any] = {
             "id": self._id,
             "url": f"https://www.flickr.com/photos/{home or user.id}/{self._id}/",
@@ -697,7 +701,7 @@ class FlickrPhoto:
         details["views"] = _number_of(row.get("views"))
         details["media"] = self._media
         details["original"] = {
-            "format": row.get("originalformat") or None,
+            "format": original if isinstance(original, str) and original else None,
             "width": _number_of(row.get("o_width")),
             "height": _number_of(row.get("o_height")),
         }
@@ -755,9 +759,11 @@ class FlickrPhoto:
     def filename_of(self, size: FlickrPhotoSize | None) -> str:
         """Return the name of the image file for a size."""
         extension = size and re.match(
-            r"[^?#]*[^/?#]/[^/?#]*(\.[A-Za-z0-9]{1,5})(?=$|[?#])", size.url
+            r"[^?#]*[^/?#]/[^/?#]*\.(jpe?g|png|gif|tiff?|webp|bmp)(?=$|[?#])",
+            size.url,
+            re.IGNORECASE,
         )
-        return self.digest + (extension.group(1).lower() if extension else ".jpg")
+        return f"{self.digest}.{extension.group(1).lower() if extension else 'jpg'}"
 
     @property
     def video_filename(self) -> str:
@@ -786,7 +792,7 @@ def _location_of(row: Mapping[str, Any]) -> dict[str, float | int] | None:
     """Return where a photo was taken; Flickr gives zeros for one that does not tell."""
     try:
         latitude, longitude = float(row["latitude"]), float(row["longitude"])
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, OverflowError):
         return None
     accuracy = _number_of(row.get("accuracy"))
     if not (abs(latitude) <= 90 and abs(longitude) <= 180) or not (
@@ -1022,6 +1028,7 @@ class Service:
         :raise Stopped: If the program is asked to stop.
         """
         failures = 0
+        troubles: set[type[PassingTrouble]] = set()
         held_up = 0.0
         while True:
             started = self._enter()
@@ -1034,8 +1041,11 @@ class Service:
                 held_up += pause
             except PassingTrouble as trouble:
                 failures += 1
+                troubles.add(type(trouble))
                 if failures == ATTEMPTS:
-                    raise FlickrUnavailable(f"{trouble}, {failures} times over") from trouble
+                    # The cause of all the failures, if they had but one.
+                    cause = trouble if len(troubles) == 1 else None
+                    raise FlickrUnavailable(f"{trouble}, {failures} times over") from cause
                 LOGGER.debug("%s: %s; trying again", self.name, trouble)
                 self._leave()
                 started = None
@@ -1161,6 +1171,7 @@ class _Session(requests.Session):
         self._settings: dict[str, Any] = {}
         # Flickr knows no passwords: none is to be looked for in ~/.netrc, nor sent.
         self.auth = _unchanged
+        self.hooks["response"].append(_refuse_downgrade)
 
     def merge_environment_settings(
         self, url: str, proxies: Any, stream: Any, verify: Any, cert: Any
@@ -1171,6 +1182,16 @@ class _Session(requests.Session):
                 url, proxies, stream, verify, cert
             )
         return self._settings[server]
+
+
+def _refuse_downgrade(response: requests.Response, **_: Any) -> None:
+    """Refuse to be led from a connection that nobody overhears to one that everybody may."""
+    if (
+        response.is_redirect
+        and response.url.startswith("https:")
+        and response.headers["Location"].lower().startswith("http:")
+    ):
+        raise FlickrUnavailable("the server leads from https to http")
 
 
 def _unchanged(request: requests.PreparedRequest) -> requests.PreparedRequest:
@@ -1218,9 +1239,7 @@ class Web:
         if not re.match("https?://", url, re.IGNORECASE):
             raise FlickrUnavailable(f"not a web address: {_excerpt(url)}")
         try:
-            with self.session.get(
-                url, stream=True, timeout=(self.CONNECT_SECONDS, self.stall), **options
-            ) as response:
+            with self._open(url, options) as response:
                 if response.status_code == 429 or (
                     response.status_code == 503 and "Retry-After" in response.headers
                 ):
@@ -1254,6 +1273,16 @@ class Web:
             TimeoutError,
         ):
             raise PassingTrouble(f"the connection to {_host_of(url)} broke") from None
+
+    def _open(self, url: str, options: dict[str, Any]) -> requests.Response:
+        timeout = (self.CONNECT_SECONDS, self.stall)
+        try:
+            return self.session.get(url, stream=True, timeout=timeout, **options)
+        except requests.exceptions.RequestException:
+            raise
+        except ValueError:
+            # What requests does not understand of an address that it is redirected to.
+            raise requests.exceptions.InvalidURL from None
 
     def chunks(self, response: requests.Response, most: int) -> Iterator[bytes]:
         """Give the body piece by piece, each as soon as it is there.
@@ -1292,9 +1321,10 @@ class _KeyFilter(logging.Filter):
 
 
 def _hide_keys_from_urllib3() -> None:
-    logger = logging.getLogger("urllib3.connectionpool")
-    if not any(isinstance(each, _KeyFilter) for each in logger.filters):
-        logger.addFilter(_KeyFilter())
+    for name in ("urllib3.connectionpool", "urllib3.connection"):
+        logger = logging.getLogger(name)
+        if not any(isinstance(each, _KeyFilter) for each in logger.filters):
+            logger.addFilter(_KeyFilter())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -1467,7 +1497,7 @@ def _payload_of(body: bytes, status: int, key: str) -> Mapping[str, Any]:
         raise PassingTrouble("Flickr's API answers no object")
     if answer.get("stat") == "fail":
         code = answer.get("code")
-        code = int(code) if str(code).lstrip("-").isdecimal() else None
+        code = int(code) if re.fullmatch("-?[0-9]{1,9}", str(code), re.ASCII) else None
         message = str(answer.get("message", "Flickr gives no reason"))
         if code in PASSING_CODES:
             raise PassingTrouble(f"Flickr says: {message} (code {code})")
@@ -1557,7 +1587,7 @@ def folder_name_of(username: str, user_id: str) -> str:
         return str(name).encode("utf-8", "ignore")[:150].decode("utf-8", "ignore").strip(" .")
 
     name = clean(username)
-    if name == username and name.casefold() != KEYS_FILENAME:
+    if name and name == username and name.casefold() != KEYS_FILENAME:
         return name
     return f"{name} {clean(user_id)}".strip()
 
@@ -1611,12 +1641,15 @@ def is_cut_off(file: BinaryIO) -> bool:
     if kind == ".jpg":
         return not tail.endswith(b"\xff\xd9") and not _has_jpeg_end(file)
     if kind == ".png":
-        return b"IEND" not in tail and not _is_in(file, b"IEND\xaeB`\x82", 0)
+        return _PNG_END not in tail and not _is_in(file, _PNG_END, 0)
     if kind == ".gif":
         return not tail.rstrip(b"\0").endswith(b";")
     if kind == ".mp4":
         return _end_of_boxes(file, length) > length
     return False
+
+
+_PNG_END = b"IEND\xaeB`\x82"
 
 
 def _has_jpeg_end(file: BinaryIO) -> bool:
@@ -1632,7 +1665,9 @@ def _has_jpeg_end(file: BinaryIO) -> bool:
             return False
         if head[1] == 0xDA:
             return _is_in(file, b"\xff\xd9", position)
-        position += 2 + int.from_bytes(head[2:], "big") if head[1] != 0xFF else 1
+        if head[1] == 0xFF:
+            return _is_in(file, b"\xff\xd9", position)
+        position += 2 + int.from_bytes(head[2:], "big")
 
 
 def _is_in(file: BinaryIO, wanted: bytes, position: int) -> bool:
@@ -1670,8 +1705,10 @@ def is_whole_file(path: pathlib.Path) -> bool:
     Image.MAX_IMAGE_PIXELS = None
     try:
         with path.open("rb") as file:
-            if kind_of(file.read(16)) == ".mp4":
-                return path.suffix == ".mp4"
+            if not is_of_kind(file.read(16), path.suffix) or is_cut_off(file):
+                return False
+        if path.suffix == ".mp4":
+            return True
         with Image.open(path) as image:
             # A JPEG is read to its end at an eighth of its size, and in as little memory.
             image.draft("L", (image.width // 8 or 1, image.height // 8 or 1))
@@ -1787,6 +1824,12 @@ def _lasting(info: dict[str, Any]) -> dict[str, Any]:
     if isinstance(dates, dict):
         lasting["dates"] = {key: each for key, each in dates.items() if key != "last_updated"}
     return lasting
+
+
+def trouble_of(error: OSError) -> str:
+    """Return what the system complains of, and about which file."""
+    filename = error.filename2 or error.filename
+    return f"{error.strerror or error}{f': {filename}' if filename else ''}"
 
 
 class UserCache:
@@ -1920,6 +1963,18 @@ class UserCache:
             lock.release()
 
 
+def _folded(name: str) -> str:
+    """Return what two names have in common that some disks take for the same."""
+    return unicodedata.normalize("NFC", name).casefold()
+
+
+def _names_for(name: str, user_id: str) -> Iterator[str]:
+    """Give the names that a user's folder may have, until one is not another user's."""
+    yield name
+    yield f"{name} {user_id}"
+    yield from (f"{name} {user_id} {number}" for number in range(2, 100))
+
+
 def open_user_cache(root: pathlib.Path, user: FlickrUser, depth: int) -> UserCache:
     """Return the folder of a user in the cache.
 
@@ -1929,18 +1984,20 @@ def open_user_cache(root: pathlib.Path, user: FlickrUser, depth: int) -> UserCac
     :raise MirrorError: If the folder was made with another depth.
     """
     name = folder_name_of(user.username, user.id)
-    owner, folder = None, root / name
+    owners = {}
     for state_path in sorted(root.glob(f"*/{UserCache.STATE_FILENAME}")):
-        nsid = _state_of(UserCache(state_path.parent)).get("nsid")
-        if nsid == user.id:
-            owner, folder = nsid, state_path.parent
+        owner = _state_of(UserCache(state_path.parent)).get("nsid")
+        if owner == user.id:
+            folder = state_path.parent
+            if _folded(folder.name) not in {_folded(each) for each in _names_for(name, user.id)}:
+                LOGGER.warning(
+                    "%s was mirrored under another name: going on in %s", user.username, folder
+                )
             break
-        if state_path.parent == folder:
-            owner = nsid
-    if owner == user.id and folder.name != name:
-        LOGGER.warning("%s was mirrored under another name: going on in %s", user.username, folder)
-    elif owner not in (None, user.id):
-        folder = root / f"{name} {folder_name_of(user.id, '')}"
+        owners[_folded(state_path.parent.name)] = owner
+    else:
+        free = (each for each in _names_for(name, user.id) if not owners.get(_folded(each)))
+        folder = root / next(free)
     cache = UserCache(folder, depth)
     made_with = _state_of(cache).get("cache_directory_depth", None)
     if made_with is None:
@@ -1958,8 +2015,14 @@ def _state_of(cache: UserCache) -> dict[str, Any]:
     try:
         state = cache.read_state()
     except ValueError:
-        state = None
-    return state if isinstance(state, dict) else {}
+        return {}
+    if (
+        not isinstance(state, dict)
+        or not isinstance(state.get("nsid"), str)
+        or state.get("cache_directory_depth") not in range(DEEPEST_CACHE + 1)
+    ):
+        return {}
+    return state
 
 
 # ---------------------------------------------------------------------------------------
@@ -2173,7 +2236,9 @@ class Ledger:
                 unavailable_infos=set(map(str, payload["unavailable_infos"])),
                 images_behind=set(map(str, payload.get("images_behind", ()))),
             )
-        except (KeyError, TypeError, AttributeError) as error:
+            if any(number < 1 for number in ledger.anchors):
+                raise ValueError("a photo has a number below 1")
+        except (KeyError, TypeError, AttributeError, OverflowError) as error:
             raise ValueError(f"not a record of what has been mirrored: {error}") from None
         # A range above every anchor is one that nothing could disprove.
         ledger.forget_above(max(ledger.anchors, default=0))
@@ -2240,6 +2305,7 @@ class Survey:
     MOST_REPEATS = 3
     MOST_RESTARTS = 3
     MOST_ANSWERS = 5  # for each page
+    MOST_EMPTY = 20  # pages on end that have no row at all
 
     def __init__(
         self,
@@ -2274,6 +2340,7 @@ class Survey:
         self._repeats = 0
         self._restarts = 0
         self._answers = 0
+        self._empty_pages = 0
         self._open: list[Look] = []
 
     @property
@@ -2345,7 +2412,9 @@ class Survey:
         page_count = -(-total // self._per_page)
         look = Look(page, page_count, [], Ranges(), Ranges())
         self._answers += 1
+        self._empty_pages = 0 if ids or not missing else self._empty_pages + 1
         self.unsettled |= self._answers > self.MOST_ANSWERS * (page_count + 8)
+        self.unsettled |= self._empty_pages > self.MOST_EMPTY
         left = self._left()
         out_of_turn = left and (left.highest > high if self._lifo else left.lowest < low)
         if self._begin_at_top or (self._probing and out_of_turn):
@@ -2650,7 +2719,9 @@ class _LogFormatter(logging.Formatter):
         super().__init__("%(asctime)s [%(levelname)s] %(message)s")
 
     def format(self, record: logging.LogRecord) -> str:
-        return "\n".join(printable(line) for line in super().format(record).split("\n"))
+        record = copy.copy(record)
+        record.msg, record.args = printable(record.getMessage()), None
+        return super().format(record)
 
 
 def show_log(level: int) -> None:
@@ -2951,7 +3022,10 @@ class FlickrUserPhotostreamMirroringAgent:
 
     def mirror_image(self, photo: FlickrPhoto) -> Outcome:
         """Mirror a photo's image, and a video's film, if it is not on disk."""
-        return _outcome_of(self.__mirror_image, photo)
+        files, damaged = self.__image_files(photo)
+        if files:
+            return Outcome(Fate.KEPT)
+        return dataclasses.replace(_outcome_of(self.__fetch_image, photo), was_damaged=damaged)
 
     def mirror_info(self, photo: FlickrPhoto) -> Outcome:
         """Mirror a photo's information if it is not on disk, or at a lower level."""
@@ -3008,10 +3082,7 @@ class FlickrUserPhotostreamMirroringAgent:
         complete = bool(present[0]) and len(present[1]) == len(films) and not damaged
         return (tuple(present[0][:1] + present[1]) if complete else ()), damaged
 
-    def __mirror_image(self, photo: FlickrPhoto) -> Outcome:
-        files, damaged = self.__image_files(photo)
-        if files:
-            return Outcome(Fate.KEPT)
+    def __fetch_image(self, photo: FlickrPhoto) -> Outcome:
         if photo.best_size is None or photo.media == "video":
             photo.sizes = self._api.get_photo_sizes(photo.id)
         LOGGER.info("Caching image of photo %s...", photo.digest)
@@ -3020,9 +3091,7 @@ class FlickrUserPhotostreamMirroringAgent:
         if photo.media == "video":
             size += self.__download_film(photo)
             filenames.append(photo.video_filename)
-        return Outcome(
-            Fate.NEW, size=size, filenames=tuple(filenames), images=1, was_damaged=damaged
-        )
+        return Outcome(Fate.NEW, size=size, filenames=tuple(filenames), images=1)
 
     def __download_photo_image(self, photo: FlickrPhoto) -> int:
         """Fetch a photo's best image into the cache, and its sizes first if it has none.
@@ -3151,7 +3220,7 @@ class FlickrUserPhotostreamMirroringAgent:
             if files and photo.media != "video" and photo.best_size is not None:
                 outcomes.append(self.__refresh_image(photo, files[0]))
             elif not files:
-                outcomes.append(self.__mirror_image(photo))
+                outcomes.append(self.__fetch_image(photo))
         if self._info_level is not None:
             outcomes.append(self.__refresh_info(photo))
         return Outcome(
@@ -3317,8 +3386,8 @@ class _MirrorRun:
         self._refresh_part: _Part | None = None
         self._open_pages: list[_OpenPage] = []
         self._saved: Any = None
-        #: Ids of photos on page 1, of which a dry run tells once only; it is read twice.
-        self._foreseen: set[str] = set()
+        #: Ids of photos of page 1 that are done; it is read twice.
+        self._done_on_top: set[str] = set()
         #: First 64 bits of the digests of all photos listed, where they are wanted.
         self._listed = array.array("Q")
 
@@ -3337,8 +3406,7 @@ class _MirrorRun:
                     self._save(clean=True)
                 self._find_gone()
         except OSError as error:
-            where = f": {error.filename}" if error.filename else ""
-            raise MirrorError(f"cannot mirror: {error.strerror or error}{where}") from None
+            raise MirrorError(f"cannot mirror: {trouble_of(error)}") from None
         finally:
             self._end_work()
             self._result.calls = self._agent._api.calls - calls_before
@@ -3442,10 +3510,8 @@ class _MirrorRun:
 
     def _start(self, open_page: _OpenPage, number: int, photo: FlickrPhoto) -> None:
         self._result.seen = self._survey.seen_count
-        if self._agent._dry_run and open_page.look.page == 1:
-            if photo.id in self._foreseen:
-                return
-            self._foreseen.add(photo.id)
+        if photo.id in self._done_on_top:
+            return
         parts = self._parts
         if self._refresh_part is not None:
             self._listed.append(int(photo.digest[:16], 16))
@@ -3500,6 +3566,10 @@ class _MirrorRun:
         if open_page.pending[number] == 0:
             del open_page.pending[number]
             open_page.finished += 1
+            if open_page.look.page == 1 and number not in (
+                open_page.failed_images | open_page.failed_infos
+            ):
+                self._done_on_top.add(photo.id)
             self._tell_progress()
             filenames = open_page.news.pop(number, [])
             if self._agent._on_photo is not None and filenames:
@@ -3855,6 +3925,9 @@ def find_api_keys(options: argparse.Namespace) -> tuple[str, str]:
     :raise MirrorError: If the file is damaged, or there is nobody to ask.
     """
     path = pathlib.Path(options.cache_path).expanduser() / KEYS_FILENAME
+    # What a kill during --save-api-keys left may hold the secret.
+    for leftover in path.parent.glob(f".*{PARTIAL_SUFFIX}"):
+        leftover.unlink(missing_ok=True)
     key, secret = options.consumer_key, options.consumer_secret
     if key is None or secret is None:
         saved = _read_keys(path)
@@ -3871,7 +3944,10 @@ def _read_keys(path: pathlib.Path) -> dict[str, str]:
     try:
         keys = json.loads(path.read_bytes())
         if os.name == "posix" and path.stat().st_mode & 0o077:
-            LOGGER.warning("Others can read your Flickr API keys; mend that: chmod 600 %s", path)
+            LOGGER.warning(
+                "Others can read your Flickr API keys; mend that: chmod 600 %s",
+                shlex.quote(str(path)),
+            )
     except FileNotFoundError:
         return {}
     except (ValueError, RecursionError):
@@ -3966,8 +4042,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except MirrorError as error:
         return _complain(str(error), error.status)
     except OSError as error:
-        where = f": {error.filename}" if error.filename else ""
-        return _complain(f"{error.strerror or error}{where}", 1)
+        return _complain(trouble_of(error), 1)
     return max(statuses)
 
 
