@@ -17,6 +17,7 @@ import argparse
 import array
 import bisect
 import collections
+import concurrent.futures
 import contextlib
 import copy
 import dataclasses
@@ -45,10 +46,11 @@ import threading
 import time
 import unicodedata
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, BinaryIO, TypeVar
+from typing import TYPE_CHECKING, Any, BinaryIO, TypeVar
 
-import requests
-import urllib3.exceptions
+if TYPE_CHECKING:
+    import requests
+
 
 __version__ = "1.0.0"
 
@@ -252,9 +254,54 @@ def _detector_factory() -> Any:
 
 @functools.cache
 def _loaded_detector_factory() -> Any:
+    from langdetect.detector import Detector
     from langdetect.detector_factory import PROFILES_DIRECTORY, DetectorFactory
+    from langdetect.lang_detect_exception import ErrorCode, LangDetectException
 
-    factory = DetectorFactory()
+    class QuickDetector(Detector):
+        """langdetect's own sampling, which ends when no further trial can change its answer.
+
+        It makes seven trials, each of which gives most languages next to nothing, and takes
+        the language with most. After four that agree, the other three are for nothing.
+        """
+
+        def _detect_block(self) -> None:
+            self.cleaning_text()
+            ngrams = self._extract_ngrams()
+            if not ngrams:
+                raise LangDetectException(ErrorCode.CantDetectError, "No features in text.")
+            likelihoods = [self.word_lang_prob_map[ngram] for ngram in ngrams]
+            self.langprob = [0.0] * len(self.langlist)
+            self.random.seed(self.seed)
+            for trial in range(1, self.n_trial + 1):
+                alpha = self.alpha + self.random.gauss(0.0, 1.0) * self.ALPHA_WIDTH
+                shares = self._shares(likelihoods, alpha / self.BASE_FREQ)
+                self.langprob = [
+                    sum_ + share / self.n_trial
+                    for sum_, share in zip(self.langprob, shares, strict=True)
+                ]
+                second, first = sorted(self.langprob)[-2:]
+                if first - second > (self.n_trial - trial) / self.n_trial:
+                    return
+
+        def _shares(self, likelihoods: list[list[float]], weight: float) -> list[float]:
+            """Draw n-grams until one language has all but nothing of what there is."""
+            shares = [1.0 / len(self.langlist)] * len(self.langlist)
+            for draw in itertools.count():
+                likelihood = self.random.choice(likelihoods)
+                shares = [share * (weight + q) for share, q in zip(shares, likelihood, strict=True)]
+                if draw % 5 == 0:
+                    total = sum(shares)
+                    shares = [share / total for share in shares]
+                    if max(shares) > self.CONV_THRESHOLD or draw >= self.ITERATION_LIMIT:
+                        break
+            return shares
+
+    class Factory(DetectorFactory):
+        def _create_detector(self) -> Detector:
+            return QuickDetector(self)
+
+    factory = Factory()
     factory.load_profile(PROFILES_DIRECTORY)
     factory.set_seed(0)
     return factory
@@ -267,12 +314,15 @@ class LanguageDetector:
     take its time from the downloads. The processes are started when first needed, give way to
     the downloads where there are not enough cores for all, and end with this one.
 
-    :param processes: How many, of 100 MB each; with 0 detection happens in the calling thread.
+    :param processes: How many, of 80 MB each; with 0 detection happens in the calling thread;
+        a few less than there are cores if left out.
     """
 
     MOST_PROCESSES = 4
 
-    def __init__(self, processes: int = min(MOST_PROCESSES, os.cpu_count() or 1)) -> None:
+    def __init__(self, processes: int | None = None) -> None:
+        if processes is None:
+            processes = max(1, min(self.MOST_PROCESSES, (os.cpu_count() or 1) - 1))
         self._most_processes = processes
         self._processes: list[subprocess.Popen[str]] = []
         self._idle: queue.SimpleQueue[subprocess.Popen[str] | None] = queue.SimpleQueue()
@@ -1160,28 +1210,35 @@ def _host_of(url: str) -> str:
     return match.group(1) if match else "the server"
 
 
-class _Session(requests.Session):
-    """A session that reads the environment's proxy and CA settings once for each server.
+def _new_session() -> requests.Session:
+    """Return a session that reads the environment's settings once for each server.
 
-    requests reads them anew for each request, which takes longer than all else it does.
+    requests reads proxies and CAs anew for each request, which takes longer than all else
+    that it does. It is imported here and where it is used, as it takes most of the time
+    that this module would take to import.
     """
+    import requests
 
-    def __init__(self) -> None:
-        super().__init__()
-        self._settings: dict[str, Any] = {}
-        # Flickr knows no passwords: none is to be looked for in ~/.netrc, nor sent.
-        self.auth = _unchanged
-        self.hooks["response"].append(_refuse_downgrade)
+    class Session(requests.Session):
+        settings: dict[str, Any]
 
-    def merge_environment_settings(
-        self, url: str, proxies: Any, stream: Any, verify: Any, cert: Any
-    ) -> Any:
-        server = url.partition("://")[0] + _host_of(url)
-        if server not in self._settings:
-            self._settings[server] = super().merge_environment_settings(
-                url, proxies, stream, verify, cert
-            )
-        return self._settings[server]
+        def merge_environment_settings(
+            self, url: str, proxies: Any, stream: Any, verify: Any, cert: Any
+        ) -> Any:
+            server = url.partition("://")[0] + _host_of(url)
+            if server not in self.settings:
+                self.settings[server] = super().merge_environment_settings(
+                    url, proxies, stream, verify, cert
+                )
+            return self.settings[server]
+
+    session = Session()
+    session.settings = {}
+    # Flickr knows no passwords: none is to be looked for in ~/.netrc, nor sent.
+    session.auth = _unchanged
+    session.hooks["response"].append(_refuse_downgrade)
+    session.headers["User-Agent"] = f"mirror-flickr/{__version__}"
+    return session
 
 
 def _refuse_downgrade(response: requests.Response, **_: Any) -> None:
@@ -1213,13 +1270,12 @@ class Web:
     def __init__(
         self, clock: Clock | None = None, *, connections: int = 16, stall: float = 30.0
     ) -> None:
+        from requests.adapters import HTTPAdapter
+
         self.clock = clock or Clock()
         self.stall = stall
-        self.session = _Session()
-        self.session.headers["User-Agent"] = f"mirror-flickr/{__version__}"
-        adapter = requests.adapters.HTTPAdapter(
-            pool_connections=8, pool_maxsize=connections + 4, max_retries=0
-        )
+        self.session = _new_session()
+        adapter = HTTPAdapter(pool_connections=8, pool_maxsize=connections + 4, max_retries=0)
         self.session.mount("https://", adapter)
         self.session.mount("http://", adapter)
         _hide_keys_from_urllib3()
@@ -1236,6 +1292,9 @@ class Web:
         :raise PassingTrouble: If another attempt may succeed.
         :raise FlickrUnavailable: If it may not.
         """
+        import requests.exceptions as requests_exceptions
+        from urllib3.exceptions import HTTPError
+
         if not re.match("https?://", url, re.IGNORECASE):
             raise FlickrUnavailable(f"not a web address: {_excerpt(url)}")
         try:
@@ -1249,40 +1308,42 @@ class Web:
                 if response.status_code >= 500:
                     raise PassingTrouble(f"the server answers HTTP {response.status_code}")
                 yield response
-        except requests.exceptions.SSLError:
+        except requests_exceptions.SSLError:
             raise FlickrUnavailable(
                 f"the certificate of {_host_of(url)} does not verify; behind a proxy of your"
                 " own, point REQUESTS_CA_BUNDLE to its certificates"
             ) from None
-        except requests.exceptions.ProxyError:
+        except requests_exceptions.ProxyError:
             raise PassingTrouble(f"the proxy does not reach {_host_of(url)}") from None
-        except requests.exceptions.TooManyRedirects:
+        except requests_exceptions.TooManyRedirects:
             raise FlickrUnavailable("the server redirects for ever") from None
-        except requests.exceptions.Timeout:
+        except requests_exceptions.Timeout:
             raise PassingTrouble(f"{_host_of(url)} does not answer") from None
         except (
-            requests.exceptions.InvalidSchema,
-            requests.exceptions.InvalidURL,
-            requests.exceptions.MissingSchema,
+            requests_exceptions.InvalidSchema,
+            requests_exceptions.InvalidURL,
+            requests_exceptions.MissingSchema,
         ):
             raise FlickrUnavailable("the address leads to no web page") from None
         except (
-            requests.exceptions.RequestException,
-            urllib3.exceptions.HTTPError,
+            requests_exceptions.RequestException,
+            HTTPError,
             ConnectionError,
             TimeoutError,
         ):
             raise PassingTrouble(f"the connection to {_host_of(url)} broke") from None
 
     def _open(self, url: str, options: dict[str, Any]) -> requests.Response:
+        import requests.exceptions as requests_exceptions
+
         timeout = (self.CONNECT_SECONDS, self.stall)
         try:
             return self.session.get(url, stream=True, timeout=timeout, **options)
-        except requests.exceptions.RequestException:
+        except requests_exceptions.RequestException:
             raise
         except ValueError:
             # What requests does not understand of an address that it is redirected to.
-            raise requests.exceptions.InvalidURL from None
+            raise requests_exceptions.InvalidURL from None
 
     def chunks(self, response: requests.Response, most: int) -> Iterator[bytes]:
         """Give the body piece by piece, each as soon as it is there.
@@ -1627,6 +1688,20 @@ def is_of_kind(start: bytes, extension: str) -> bool:
     )
 
 
+def has_end(start: bytes, tail: bytes) -> bool:
+    """Tell whether a JPEG, PNG or GIF file ends as nearly all do, by its first and last bytes.
+
+    :param start: At least 12 bytes.
+    :param tail: At least 16 bytes.
+    """
+    kind = kind_of(start)
+    if kind == ".gif":
+        return tail.rstrip(b"\0").endswith(b";")
+    return (kind == ".jpg" and tail.endswith(b"\xff\xd9")) or (
+        kind == ".png" and tail.endswith(_PNG_END)
+    )
+
+
 def is_cut_off(file: BinaryIO) -> bool:
     """Tell whether a JPEG, PNG, GIF or MP4 file lacks its end.
 
@@ -1635,18 +1710,18 @@ def is_cut_off(file: BinaryIO) -> bool:
     """
     length = file.seek(0, os.SEEK_END)
     file.seek(0)
-    kind = kind_of(file.read(16))
+    start = file.read(16)
     file.seek(max(0, length - 64))
-    tail = file.read(64)
+    if has_end(start, file.read(64)):
+        return False
+    kind = kind_of(start)
     if kind == ".jpg":
-        return not tail.endswith(b"\xff\xd9") and not _has_jpeg_end(file)
+        return not _has_jpeg_end(file)
     if kind == ".png":
-        return _PNG_END not in tail and not _is_in(file, _PNG_END, 0)
-    if kind == ".gif":
-        return not tail.rstrip(b"\0").endswith(b";")
+        return not _is_in(file, _PNG_END, 0)
     if kind == ".mp4":
         return _end_of_boxes(file, length) > length
-    return False
+    return kind == ".gif"
 
 
 _PNG_END = b"IEND\xaeB`\x82"
@@ -1741,7 +1816,8 @@ def written_whole(
     partials = set() if partials is None else partials
     partials.add(name)
     try:
-        with os.fdopen(handle, "w+b") as file:
+        # With a buffer of a size of its own, Python need not ask whether it is a terminal.
+        with os.fdopen(handle, "w+b", buffering=1 << 16) as file:
             yield file
             file.flush()
             if date is not None:
@@ -1846,6 +1922,9 @@ class UserCache:
         self.folder = folder
         self.depth = depth
         self._partials: set[str] = set()
+        self._made: set[pathlib.Path] = set()
+        self._unsynced: set[pathlib.Path] = set()
+        self._lock = threading.Lock()
 
     def path_of(self, filename: str) -> pathlib.Path:
         """Return where a photo's file is, by its name: in ``f/b/2/e/`` at depth 4."""
@@ -1859,9 +1938,23 @@ class UserCache:
     def writing(self, filename: str, date: int | None = None) -> Iterator[BinaryIO]:
         """Give a photo's file to write: see :func:`written_whole`."""
         path = self.path_of(filename)
-        path.parent.mkdir(parents=True, exist_ok=True)
+        self._make_folder(path.parent)
         with written_whole(path, date=date, partials=self._partials) as file:
             yield file
+        with self._lock:
+            self._unsynced.add(path.parent)
+
+    def _make_folder(self, folder: pathlib.Path) -> None:
+        if folder in self._made:
+            return
+        if folder == self.folder:
+            folder.mkdir(parents=True, exist_ok=True)
+        else:
+            self._make_folder(folder.parent)
+            folder.mkdir(exist_ok=True)
+        with self._lock:
+            self._made.add(folder)
+            self._unsynced.add(folder.parent)
 
     def keep_version(self, filename: str) -> None:
         """Keep what a file holds under its date too, before it is replaced.
@@ -1919,17 +2012,14 @@ class UserCache:
         with written_whole(self.folder / self.STATE_FILENAME) as file:
             file.write(json.dumps(state, separators=(",", ":")).encode())
 
-    def sync_files(self, filenames: Iterable[str]) -> None:
-        """Make durable that these files are where they are, up to the user's folder."""
-        folders = {self.folder, self.folder.parent}
-        for filename in filenames:
-            folder = self.path_of(filename).parent
-            while folder not in folders:
-                folders.add(folder)
-                folder = folder.parent
-        for folder in sorted(folders, key=lambda folder: len(folder.parts), reverse=True):
-            if folder.is_dir():
-                sync_folder(folder)
+    def sync(self) -> None:
+        """Make durable which files there are: sync each folder that something came into."""
+        with self._lock:
+            folders, self._unsynced = self._unsynced, set()
+        # Each waits for the disk, not for the processor.
+        with concurrent.futures.ThreadPoolExecutor(max_workers=8) as threads:
+            for _ in threads.map(sync_folder, folders):
+                pass
 
     def found_depth(self) -> int | None:
         """Return the depth at which photos' files are found, None if there are none."""
@@ -2757,7 +2847,10 @@ class Lane:
         self._work.put((work, then))
 
     def close(self) -> None:
-        """Have each thread end as soon as it has finished what it is at."""
+        """Have each thread end as soon as it has finished what it is at; drop the rest."""
+        with contextlib.suppress(queue.Empty):
+            while True:
+                self._work.get_nowait()
         for _ in self._threads:
             self._work.put(None)
 
@@ -3128,9 +3221,25 @@ class FlickrUserPhotostreamMirroringAgent:
         the disk, another photo's is on its way from Flickr.
         """
         with self.cache.writing(filename, date) as file:
-            return self._image_servers.ask(lambda: self.__transfer(url, file, filename))
+            return self._image_servers.ask(self.__attempts_at(url, file, filename))
 
-    def __transfer(self, url: str, file: BinaryIO, filename: str, since: int = 0) -> int:
+    def __attempts_at(
+        self, url: str, file: BinaryIO, filename: str, since: int = 0
+    ) -> Callable[[], int]:
+        """Return what makes one attempt after another to fetch a body into a file."""
+        attempts = 0
+
+        def attempt() -> int:
+            nonlocal attempts
+            if attempts:
+                file.seek(0)
+                file.truncate()
+            attempts += 1
+            return self.__transfer(url, file, filename, since)
+
+        return attempt
+
+    def __transfer(self, url: str, file: BinaryIO, filename: str, since: int) -> int:
         """Fetch a body; return its length, 0 if the server has had the same since a date."""
         extension = pathlib.PurePath(filename).suffix
         # The length of a compressed body could not be compared with the announced one.
@@ -3146,13 +3255,12 @@ class FlickrUserPhotostreamMirroringAgent:
                 raise FlickrUnavailable(f"the server answers HTTP {response.status_code}")
             if "unavailable" in response.url.rpartition("/")[2]:
                 raise PhotoUnavailable("Flickr shows its 'photo unavailable' picture")
-            file.seek(0)
-            file.truncate()
             size = 0
-            start = b""
+            start = tail = b""
             for chunk in self._web.chunks(response, self.LONGEST_FILE):
                 size += len(chunk)
                 file.write(chunk)
+                tail = chunk[-64:] if len(chunk) >= 64 else (tail + chunk)[-64:]
                 if len(start) < 12:
                     start += chunk
                     if len(start) >= 12 and not is_of_kind(start, extension):
@@ -3162,7 +3270,7 @@ class FlickrUserPhotostreamMirroringAgent:
             announced = _number_of(response.headers.get("Content-Length"))
             if announced is not None and size != announced:
                 raise PassingTrouble(f"{size:,} of {announced:,} bytes came")
-            if is_cut_off(file):
+            if not has_end(start, tail) and is_cut_off(file):
                 raise PassingTrouble(f"the file is cut off after {size:,} bytes")
         return size
 
@@ -3236,9 +3344,7 @@ class FlickrUserPhotostreamMirroringAgent:
         url = self.__best_size_of(photo).url
         since = self.cache.date_of(filename)
         with tempfile.TemporaryFile(dir=self.cache.path_of(filename).parent) as file:
-            size = self._image_servers.ask(
-                lambda: self.__transfer(url, file, filename, since=since)
-            )
+            size = self._image_servers.ask(self.__attempts_at(url, file, filename, since))
             if size == 0 or self.__is_same(file, filename):
                 return Outcome(Fate.KEPT)
             LOGGER.info("Caching replaced image of photo %s...", photo.digest)
@@ -3336,7 +3442,7 @@ class _OpenPage:
     :ivar failed_images: The numbers whose images are still to be had.
     :ivar failed_infos: The same for their information.
     :ivar videos: The numbers that are left out, being videos.
-    :ivar filenames: Files that were written, of each photo that has some.
+    :ivar news: Files that were written, of each photo that has some.
     :ivar finished: How many photos have been seen to.
     """
 
@@ -3345,7 +3451,6 @@ class _OpenPage:
     failed_images: set[int] = dataclasses.field(default_factory=set)
     failed_infos: set[int] = dataclasses.field(default_factory=set)
     videos: set[int] = dataclasses.field(default_factory=set)
-    filenames: dict[int, list[str]] = dataclasses.field(default_factory=dict)
     news: dict[int, list[str]] = dataclasses.field(default_factory=dict)
     finished: int = 0
 
@@ -3360,6 +3465,7 @@ class _MirrorRun:
     OPEN_PAGES = 2
     DISK_WORKERS = 4
     INFO_WORKERS = 8
+    SYNC_PHOTOS = 100
     GRACE_SECONDS = 1.5
     MOST_REPORTED = 100
 
@@ -3371,6 +3477,7 @@ class _MirrorRun:
             username=agent._username, dry_run=agent._dry_run, verified=agent._verify
         )
         self._listing = Lane("listing", 1, self._events)
+        self._disk_lane = Lane("disk", 1, self._events)
         if agent._jobs == 1:
             self._image_lane = self._info_lane = Lane("photo", 1, self._events)
         else:
@@ -3381,6 +3488,7 @@ class _MirrorRun:
             self._info_lane = Lane("information", workers, self._events)
         self._done_count = 0
         self._reading = False
+        self._settling = 0
         self._ended = False
         self._parts: list[_Part] = []
         self._refresh_part: _Part | None = None
@@ -3466,7 +3574,7 @@ class _MirrorRun:
     def _mirror(self) -> None:
         while True:
             self._read_on()
-            if not self._reading and not self._open_pages:
+            if not (self._reading or self._open_pages or self._settling):
                 break
             self._events.get()()
         self._result.unsettled = self._survey.unsettled
@@ -3558,7 +3666,6 @@ class _MirrorRun:
                 self._ledger.images_behind.discard(photo.id)
             else:
                 self._ledger.images_behind.add(photo.id)
-        open_page.filenames.setdefault(number, []).extend(outcome.filenames)
         if outcome.fate is Fate.NEW:
             open_page.news.setdefault(number, []).extend(outcome.filenames)
         part.under_way.discard(photo.id)
@@ -3574,6 +3681,8 @@ class _MirrorRun:
             filenames = open_page.news.pop(number, [])
             if self._agent._on_photo is not None and filenames:
                 self._agent._on_photo(photo, [*map(self._agent.cache.path_of, filenames)])
+            if open_page.finished % self.SYNC_PHOTOS == 0:
+                self._disk_lane.put(self._agent.cache.sync, lambda _: None)
         self._settle_if_done(open_page)
 
     def _take_down_failure(self, open_page: _OpenPage, number: int, part: _Part) -> None:
@@ -3586,16 +3695,17 @@ class _MirrorRun:
         if open_page.pending:
             return
         self._open_pages.remove(open_page)
+        self._settling += 1
+        # First the files must be durable, then the word that they are there.
+        self._disk_lane.put(self._agent.cache.sync, functools.partial(self._settle, open_page))
+
+    def _settle(self, open_page: _OpenPage, _: None) -> None:
+        self._settling -= 1
         self._survey.settle(
             open_page.look, open_page.failed_images, open_page.failed_infos, open_page.videos
         )
         self._result.left_out = len(self._ledger.videos) if not self._agent._videos else 0
-        if not self._agent._dry_run:
-            # First the files must be durable, then the word that they are there.
-            self._agent.cache.sync_files(
-                name for filenames in open_page.filenames.values() for name in filenames
-            )
-            self._save(clean=False)
+        self._save(clean=False)
 
     def _tell_progress(self) -> None:
         if self._agent._on_progress is not None:
@@ -3632,7 +3742,7 @@ class _MirrorRun:
         trouble = sys.exc_info()[0]
         if trouble is not None:
             self._clock.stop()
-        lanes = {self._listing, self._image_lane, self._info_lane}
+        lanes = {self._listing, self._image_lane, self._info_lane, self._disk_lane}
         deadline = time.monotonic() + self.GRACE_SECONDS
         for lane in lanes:
             lane.close()
