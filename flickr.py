@@ -307,6 +307,75 @@ def _loaded_detector_factory() -> Any:
     return factory
 
 
+class _Detecting:
+    """A process that detects languages, given texts without waiting for its answers.
+
+    It reads lines of texts and writes lines of tags, in the same order.
+    """
+
+    def __init__(self) -> None:
+        folder = os.path.dirname(os.path.abspath(__file__))
+        self._process = subprocess.Popen(
+            [
+                sys.executable,
+                "-c",
+                f"import sys; sys.path.insert(0, {folder!r})\n"
+                "from flickr import _answer_detections; _answer_detections()",
+            ],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            text=True,
+            encoding="utf-8",
+            # Ctrl-C in a terminal goes to every process of its group.
+            start_new_session=True,
+        )
+        self._lock = threading.Lock()
+        self._asked: collections.deque[concurrent.futures.Future[list[str]]] = collections.deque()
+        self._ended = False
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+
+    @property
+    def load(self) -> int:
+        """How many answers are awaited."""
+        return len(self._asked)
+
+    def ask(self, texts: list[str]) -> concurrent.futures.Future[list[str]]:
+        """Return the tags of texts, to be; BrokenPipeError if the process has ended."""
+        answer: concurrent.futures.Future[list[str]] = concurrent.futures.Future()
+        with self._lock:
+            if self._ended:
+                answer.set_exception(BrokenPipeError())
+                return answer
+            self._asked.append(answer)
+            # Where the process has ended, the reader says so for all that is asked.
+            with contextlib.suppress(OSError):
+                self._process.stdin.write(json.dumps(texts) + "\n")
+                self._process.stdin.flush()
+        return answer
+
+    def close(self) -> None:
+        """End the process."""
+        self._process.kill()
+        self._process.wait()
+        self._reader.join(1.0)
+
+    def _read(self) -> None:
+        # Anything else than an answer ends it as well.
+        with contextlib.suppress(OSError, ValueError, IndexError):
+            for line in self._process.stdout:
+                tags = json.loads(line)
+                self._asked.popleft().set_result(tags)
+        with self._lock:
+            self._ended = True
+            while self._asked:
+                self._asked.popleft().set_exception(BrokenPipeError())
+            with contextlib.suppress(OSError):
+                self._process.stdin.close()
+            self._process.stdout.close()
+
+
 class LanguageDetector:
     """Detects the languages of many labels, in processes of its own.
 
@@ -314,22 +383,19 @@ class LanguageDetector:
     take its time from the downloads. The processes are started when first needed, give way to
     the downloads where there are not enough cores for all, and end with this one.
 
-    :param processes: How many, of 80 MB each; with 0 detection happens in the calling thread;
-        a few less than there are cores if left out.
+    :param processes: How many, of 90 MB each; with 0 detection happens in the calling thread;
+        as many as there are cores, but not many, if left out.
     """
 
     MOST_PROCESSES = 4
 
     def __init__(self, processes: int | None = None) -> None:
         if processes is None:
-            processes = max(1, min(self.MOST_PROCESSES, (os.cpu_count() or 1) - 1))
+            processes = min(self.MOST_PROCESSES, os.cpu_count() or 1)
         self._most_processes = processes
-        self._processes: list[subprocess.Popen[str]] = []
-        self._idle: queue.SimpleQueue[subprocess.Popen[str] | None] = queue.SimpleQueue()
+        self._processes: list[_Detecting] = []
         self._lock = threading.Lock()
         self._tags: dict[str, str] = {}
-        if processes == 0:
-            self._idle.put(None)
 
     def detect(self, labels: Iterable[Label]) -> None:
         """See to it that each label has its locale."""
@@ -351,60 +417,28 @@ class LanguageDetector:
     def close(self) -> None:
         """End the processes; more labels would start new ones."""
         with self._lock:
-            for process in self._processes:
-                process.kill()
-                process.wait()
-                process.stdin.close()
-                process.stdout.close()
-            self._processes.clear()
-            if self._most_processes:
-                self._idle = queue.SimpleQueue()
+            processes, self._processes = self._processes, []
+        for process in processes:
+            process.close()
 
     def _ask(self, texts: list[str]) -> list[str]:
-        process = self._take()
         try:
-            if process is not None:
-                process.stdin.write(json.dumps(texts) + "\n")
-                process.stdin.flush()
-                answer = process.stdout.readline()
-                if answer:
-                    return json.loads(answer)
-                raise BrokenPipeError
+            if self._most_processes:
+                return self._least_busy().ask(texts).result()
         except (OSError, ValueError):
             # It was killed, or never came up: this process can do it too.
             LOGGER.debug("A process that detects languages ended; going on without it")
-            process = None
-        finally:
-            self._idle.put(process)
         return [detect_language_tag(text) for text in texts]
 
-    def _take(self) -> subprocess.Popen[str] | None:
+    def _least_busy(self) -> _Detecting:
         with self._lock:
-            if len(self._processes) < self._most_processes and self._idle.empty():
-                process = _start_detecting()
+            process = min(self._processes, key=lambda each: each.load, default=None)
+            if process is None or (
+                process.load >= 2 and len(self._processes) < self._most_processes
+            ):
+                process = _Detecting()
                 self._processes.append(process)
-                return process
-        return self._idle.get()
-
-
-def _start_detecting() -> subprocess.Popen[str]:
-    """Start a process that answers each line of texts with a line of language tags."""
-    folder = os.path.dirname(os.path.abspath(__file__))
-    return subprocess.Popen(
-        [
-            sys.executable,
-            "-c",
-            f"import sys; sys.path.insert(0, {folder!r})\n"
-            "from flickr import _answer_detections; _answer_detections()",
-        ],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        text=True,
-        encoding="utf-8",
-        # Ctrl-C in a terminal goes to every process of its group.
-        start_new_session=True,
-    )
+            return process
 
 
 def _answer_detections() -> None:

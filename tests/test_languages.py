@@ -7,6 +7,7 @@ import pytest
 from conftest import run_python
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sandbox import Photostream
 
 import flickr
 from flickr import Label, Locale
@@ -345,3 +346,64 @@ def test_a_long_and_odd_text_takes_no_longer_than_a_long_one(piece):
     # A pattern that went back and forth over this would take minutes.
     text = piece * 200_000 + "Magnifique lumière, bravo et merci pour le partage"
     assert isinstance(flickr.detect_locale(text), Locale)
+
+
+# ------------------------------------------------------------- langdetect, at less cost
+
+
+def plain_langdetect(text):
+    """What langdetect says of a text by itself, seeded."""
+    factory = langdetect.DetectorFactory()
+    factory.load_profile(langdetect.detector_factory.PROFILES_DIRECTORY)
+    factory.set_seed(0)
+
+    def detect(text):
+        detector = factory.create()
+        detector.append(text)
+        try:
+            return detector.detect()
+        except langdetect.lang_detect_exception.LangDetectException:
+            return "en"
+
+    return detect(text) if isinstance(text, str) else [detect(each) for each in text]
+
+
+def test_the_language_is_the_one_that_langdetect_itself_tells():
+    photos = Photostream.generated(120).photos
+    texts = [text for photo in photos for text in (photo.title, photo.description)]
+    texts += ["Brilliant !", "WOW!!", "IMG_0001", "Huế 1920-1929", "genial la foto *.*", "no"]
+    texts = [text for text in texts if any(map(str.isalpha, flickr.prose_of(text)))]
+    expected = plain_langdetect([flickr.prose_of(text) for text in texts])
+    assert [flickr.detect_language_tag(flickr.letters_of(text)) for text in texts] == expected
+
+
+def test_texts_that_differ_in_digits_and_punctuation_are_looked_at_once():
+    flickr.detect_language_tag.cache_clear()
+    for text in ("Le pont de Saigon, 1938 (3)", "Le pont de Saigon: 1974!", "Le pont de Saigon "):
+        flickr.detect_locale(text)
+    assert flickr.detect_language_tag.cache_info().misses == 1
+
+
+def test_languages_are_detected_in_processes_as_in_this_one():
+    texts = [photo.title for photo in Photostream.generated(40).photos]
+    labels = [Label.detecting(text) for text in texts]
+    detector = flickr.LanguageDetector(processes=2)
+    try:
+        detector.detect(labels)
+        assert [str(label._locale) for label in labels] == [
+            str(flickr.detect_locale(text)) for text in texts
+        ]
+    finally:
+        detector.close()
+
+
+def test_a_process_that_is_killed_does_not_take_the_answers_with_it():
+    detector = flickr.LanguageDetector(processes=1)
+    try:
+        detector.detect([Label.detecting("Le pont de Saigon")])
+        detector._processes[0]._process.kill()
+        labels = [Label.detecting("Đoàn công tác tại Côn Đảo"), Label.detecting("1938")]
+        detector.detect(labels)
+        assert [str(label.locale) for label in labels] == ["vie", "eng"]
+    finally:
+        detector.close()
