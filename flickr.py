@@ -2051,9 +2051,14 @@ class UserCache:
         with self._lock:
             folders, self._unsynced = self._unsynced, set()
         # Each waits for the disk, not for the processor.
-        with concurrent.futures.ThreadPoolExecutor(max_workers=8) as threads:
-            for _ in threads.map(sync_folder, folders):
-                pass
+        try:
+            with concurrent.futures.ThreadPoolExecutor(max_workers=8) as threads:
+                for _ in threads.map(sync_folder, folders):
+                    pass
+        except OSError:
+            with self._lock:
+                self._unsynced |= folders
+            raise
 
     def found_depth(self) -> int | None:
         """Return the depth at which photos' files are found, None if there are none."""
@@ -2893,6 +2898,11 @@ class Lane:
         for thread in self._threads:
             thread.join(max(0.0, deadline - time.monotonic()))
 
+    @property
+    def is_busy(self) -> bool:
+        """Whether a thread has not ended."""
+        return any(thread.is_alive() for thread in self._threads)
+
     def _run(self) -> None:
         while (each := self._work.get()) is not None:
             work, then = each
@@ -3522,7 +3532,7 @@ class _MirrorRun:
             self._info_lane = Lane("information", workers, self._events)
         self._done_count = 0
         self._reading = False
-        self._settling = 0
+        self._settling: list[_OpenPage] = []
         self._ended = False
         self._parts: list[_Part] = []
         self._refresh_part: _Part | None = None
@@ -3545,6 +3555,7 @@ class _MirrorRun:
                     self._mirror()
                 finally:
                     self._end_work()
+                    self._settle_rest()
                     self._save(clean=True)
                 self._find_gone()
         except OSError as error:
@@ -3653,6 +3664,7 @@ class _MirrorRun:
     def _start(self, open_page: _OpenPage, number: int, photo: FlickrPhoto) -> None:
         self._result.seen = self._survey.seen_count
         if photo.id in self._done_on_top:
+            open_page.finished += 1
             return
         parts = self._parts
         if self._refresh_part is not None:
@@ -3729,21 +3741,29 @@ class _MirrorRun:
         if open_page.pending:
             return
         self._open_pages.remove(open_page)
-        self._settling += 1
+        self._settling.append(open_page)
         # First the files must be durable, then the word that they are there.
         self._disk_lane.put(self._agent.cache.sync, functools.partial(self._settle, open_page))
 
-    def _settle(self, open_page: _OpenPage, _: None) -> None:
-        self._settling -= 1
+    def _settle(self, open_page: _OpenPage, _: None = None) -> None:
+        self._settling.remove(open_page)
         self._survey.settle(
             open_page.look, open_page.failed_images, open_page.failed_infos, open_page.videos
         )
+        self._tell_progress()
         self._result.left_out = len(self._ledger.videos) if not self._agent._videos else 0
         self._save(clean=False)
 
+    def _settle_rest(self) -> None:
+        """Take down the pages that were finished when the run was stopped."""
+        if self._settling and not self._disk_lane.is_busy:
+            self._agent.cache.sync()
+            for open_page in list(self._settling):
+                self._settle(open_page)
+
     def _tell_progress(self) -> None:
         if self._agent._on_progress is not None:
-            under_way = sum(page.finished for page in self._open_pages)
+            under_way = sum(page.finished for page in self._open_pages + self._settling)
             done = min(self._survey.done_count + under_way, self._result.photo_count)
             # Page 1 is gone through once more at the end.
             self._done_count = max(self._done_count, done)
