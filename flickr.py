@@ -4168,11 +4168,12 @@ class _ProgressBar:
             from tqdm import tqdm
             from tqdm.contrib.logging import logging_redirect_tqdm
 
+            # From its first moment on, no thread's log line may come in the bar's way.
+            self._ending.enter_context(logging_redirect_tqdm([LOGGER]))
             self._bar = tqdm(
                 total=total, initial=done, unit=" photos", dynamic_ncols=True, file=sys.stderr
             )
             self._ending.enter_context(self._bar)
-            self._ending.enter_context(logging_redirect_tqdm([LOGGER]))
         if failed:
             self._bar.set_postfix_str(f"{failed:,} failed", refresh=False)
         self._bar.total = total
