@@ -3650,6 +3650,8 @@ class _MirrorRun:
         LOGGER.info("Scanning page %d/%d...", look.page, look.page_count)
         open_page = _OpenPage(look)
         self._open_pages.append(open_page)
+        # Before any thread logs what it does: a bar may come to stand in the log's place.
+        self._tell_progress()
         for number, index in look.photos:
             row = answer.rows[index]
             if isinstance(row, FlickrPhoto):
@@ -3658,7 +3660,6 @@ class _MirrorRun:
                 self._result.skipped.append(f"row {index + 1} of page {page}: {row}")
                 open_page.failed_images.add(number)
                 open_page.failed_infos.add(number)
-        self._tell_progress()
         self._settle_if_done(open_page)
 
     def _start(self, open_page: _OpenPage, number: int, photo: FlickrPhoto) -> None:
