@@ -2551,7 +2551,8 @@ class Survey:
             return look
         if page != 1 and left & span(low, high):
             self._pages_since_top += 1
-            if high > max(self.ledger.anchors, default=0) and ids and ids[0] and not missing:
+            newest = max(self.ledger.anchors, default=0)
+            if high > newest and ids and ids[0] and not (missing or self._unproved):
                 # So new that page 1 has not shown it yet.
                 self.ledger.anchors = {**self.ledger.anchors, high: ids[0]}
         look.numbered, look.doubtful = numbered, doubtful

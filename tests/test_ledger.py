@@ -300,6 +300,18 @@ def test_a_deletion_that_additions_outweigh_is_noticed(strategy, added):
     assert not mirror.lacking()
 
 
+def test_an_anchor_is_not_proved_by_a_newer_one_of_the_same_run():
+    mirror = Mirror(stream_of(1))
+    mirror.run(LIFO, True, 2)
+    mirror.stream.add(4)
+    mirror.run(LIFO, False, 0)
+    mirror.stream.add(7)
+    mirror.stream.remove(mirror.stream.photos[0].id)
+    mirror.run(FIFO, False, 0)
+    mirror.run(FIFO, True, 2)
+    assert not mirror.lacking(True, 2)
+
+
 @pytest.mark.parametrize("strategy", [LIFO, FIFO])
 def test_a_page_cut_short_is_asked_for_again_three_times_at_most(strategy):
     mirror = Mirror(stream_of(20))
