@@ -384,49 +384,62 @@ class _Detecting:
             start_new_session=True,
         )
         self._lock = threading.Lock()
-        self._asked: collections.deque[concurrent.futures.Future[list[str]]] = collections.deque()
+        self._to_ask: queue.SimpleQueue[list[str]] = queue.SimpleQueue()
+        self._asked: collections.deque[tuple[list[str], _Tags]] = collections.deque()
         self._ended = False
-        self._reader = threading.Thread(target=self._read, daemon=True)
-        self._reader.start()
+        self._threads = [
+            threading.Thread(target=work, daemon=True) for work in (self._write, self._read)
+        ]
+        for thread in self._threads:
+            thread.start()
 
     @property
     def load(self) -> int:
         """How many answers are awaited."""
         return len(self._asked)
 
-    def ask(self, texts: list[str]) -> concurrent.futures.Future[list[str]]:
+    def ask(self, texts: list[str]) -> _Tags:
         """Return the tags of texts, to be; BrokenPipeError if the process has ended."""
-        answer: concurrent.futures.Future[list[str]] = concurrent.futures.Future()
+        tags: _Tags = concurrent.futures.Future()
         with self._lock:
             if self._ended:
-                answer.set_exception(BrokenPipeError())
-                return answer
-            self._asked.append(answer)
-            # Where the process has ended, the reader says so for all that is asked.
-            with contextlib.suppress(OSError):
-                self._process.stdin.write(json.dumps(texts) + "\n")
-                self._process.stdin.flush()
-        return answer
+                tags.set_exception(BrokenPipeError())
+            else:
+                self._asked.append((texts, tags))
+                self._to_ask.put(texts)
+        return tags
 
     def close(self) -> None:
         """End the process."""
         self._process.kill()
         self._process.wait()
-        self._reader.join(1.0)
+        self._to_ask.put([])
+        for thread in self._threads:
+            thread.join(1.0)
+
+    def _write(self) -> None:
+        # Where the process has ended, the reader says so for all that is asked.
+        with contextlib.suppress(OSError), self._process.stdin as pipe:
+            while texts := self._to_ask.get():
+                pipe.write(json.dumps(texts) + "\n")
+                pipe.flush()
 
     def _read(self) -> None:
         # Anything else than an answer ends it as well.
-        with contextlib.suppress(OSError, ValueError, IndexError):
-            for line in self._process.stdout:
+        with contextlib.suppress(OSError, ValueError, IndexError), self._process.stdout as pipe:
+            for line in pipe:
                 tags = json.loads(line)
-                self._asked.popleft().set_result(tags)
+                texts, answer = self._asked.popleft()
+                answer.set_result(dict(zip(texts, tags, strict=True)))
         with self._lock:
             self._ended = True
             while self._asked:
-                self._asked.popleft().set_exception(BrokenPipeError())
-            with contextlib.suppress(OSError):
-                self._process.stdin.close()
-            self._process.stdout.close()
+                self._asked.popleft()[1].set_exception(BrokenPipeError())
+        self._to_ask.put([])
+
+
+# The tags of texts, as they will be.
+_Tags = concurrent.futures.Future[dict[str, str]]
 
 
 class LanguageDetector:
@@ -436,36 +449,38 @@ class LanguageDetector:
     take its time from the downloads. The processes are started when first needed, give way to
     the downloads where there are not enough cores for all, and end with this one.
 
-    :param processes: How many, of 90 MB each; with 0 detection happens in the calling thread;
-        as many as there are cores, but not many, if left out.
+    :param processes: How many, of 60 MB each; with 0 detection happens in the calling thread;
+        if left out, as many as there are cores besides the one that downloads, but not many.
     """
 
     MOST_PROCESSES = 4
+    MOST_KNOWN = 50_000
+    TEXTS_AT_A_TIME = 20
 
     def __init__(self, processes: int | None = None) -> None:
         if processes is None:
-            processes = min(self.MOST_PROCESSES, os.cpu_count() or 1)
+            processes = min(self.MOST_PROCESSES, max(1, (os.cpu_count() or 1) - 1))
         self._most_processes = processes
         self._processes: list[_Detecting] = []
         self._lock = threading.Lock()
-        self._tags: dict[str, str] = {}
+        self._tags: dict[str, str | _Tags] = {}
+
+    def start(self) -> None:
+        """Start a process ahead of the first label: one takes its time to come up."""
+        with self._lock:
+            if not self._processes:
+                self._least_busy()
+
+    def foresee(self, labels: Iterable[Label]) -> None:
+        """Begin with labels that :meth:`detect` will be asked for, the first one first."""
+        self._ask(letters_of(label.content) for label in labels if not label._locale)
 
     def detect(self, labels: Iterable[Label]) -> None:
         """See to it that each label has its locale."""
         waiting = [(label, letters_of(label.content)) for label in labels if not label._locale]
-        unknown = sorted(
-            {
-                letters
-                for _, letters in waiting
-                if letters not in self._tags and any(map(str.isalpha, letters))
-            }
-        )
-        if unknown:
-            if len(self._tags) > 50_000:
-                self._tags = {}
-            self._tags.update(zip(unknown, self._ask(unknown), strict=True))
+        tags = self._ask(letters for _, letters in waiting)
         for label, letters in waiting:
-            label._locale = Locale.from_string(self._tags.get(letters, "en"))
+            label._locale = Locale.from_string(self._tag_of(letters, tags.get(letters)))
 
     def close(self) -> None:
         """End the processes; more labels would start new ones."""
@@ -474,24 +489,48 @@ class LanguageDetector:
         for process in processes:
             process.close()
 
-    def _ask(self, texts: list[str]) -> list[str]:
-        try:
-            if self._most_processes:
-                return self._least_busy().ask(texts).result()
-        except (OSError, ValueError):
-            # It was killed, or never came up: this process can do it too.
-            LOGGER.debug("A process that detects languages ended; going on without it")
-        return [detect_language_tag(text) for text in texts]
+    def _ask(self, texts: Iterable[str]) -> dict[str, str | _Tags]:
+        """Return the tags of texts, those that there are and those to be.
 
-    def _least_busy(self) -> _Detecting:
+        Texts without letters are left out, and all that there is no process for.
+        """
+        wanted = dict.fromkeys(text for text in texts if any(map(str.isalpha, text)))
         with self._lock:
-            process = min(self._processes, key=lambda each: each.load, default=None)
-            if process is None or (
-                process.load >= 2 and len(self._processes) < self._most_processes
-            ):
+            if len(self._tags) > self.MOST_KNOWN:
+                self._tags = {}
+            unknown = [text for text in wanted if text not in self._tags]
+            for start in range(0, len(unknown), self.TEXTS_AT_A_TIME):
+                some = unknown[start : start + self.TEXTS_AT_A_TIME]
+                process = self._least_busy()
+                if process is not None:
+                    tags = process.ask(some)
+                    self._tags.update(dict.fromkeys(some, tags))
+                    tags.add_done_callback(self._take_down)
+            return {text: self._tags[text] for text in wanted if text in self._tags}
+
+    def _take_down(self, tags: _Tags) -> None:
+        if tags.exception() is None:
+            self._tags.update(tags.result())
+
+    def _tag_of(self, letters: str, tags: str | _Tags | None) -> str:
+        if isinstance(tags, concurrent.futures.Future):
+            try:
+                return tags.result()[letters]
+            except OSError:
+                # It was killed, or never came up: this process can do it too.
+                LOGGER.debug("A process that detects languages ended; going on without it")
+        return tags if isinstance(tags, str) else detect_language_tag(letters)
+
+    def _least_busy(self) -> _Detecting | None:
+        process = min(self._processes, key=lambda each: each.load, default=None)
+        if len(self._processes) < self._most_processes and (process is None or process.load >= 2):
+            try:
                 process = _Detecting()
+            except OSError as error:
+                LOGGER.debug("No process to detect languages: %s", error)
+            else:
                 self._processes.append(process)
-            return process
+        return process
 
 
 def _answer_detections() -> None:
@@ -720,9 +759,8 @@ class FlickrPhoto:
         self._title = title if isinstance(title, Label) else Label.detecting(title)
         self._description: Label | None = None
         self._comments: list[Label] | None = None
-        self._sizes: list[FlickrPhotoSize] = []
-        self._best_size: FlickrPhotoSize | None = None
-        self._best_original: FlickrPhotoSize | None = None
+        # Most runs look at most photos to see that they are there already.
+        self._sizes: list[FlickrPhotoSize] | None = None
         self._comment_count: int | None = None
         self._media = "photo"
         self._row: Mapping[str, Any] = {}
@@ -746,17 +784,6 @@ class FlickrPhoto:
         photo._row = payload
         photo._comment_count = _number_of(payload.get("count_comments"))
         photo._media = "video" if payload.get("media") == "video" else "photo"
-        photo.sizes = [
-            FlickrPhotoSize(
-                label,
-                _number_of(payload.get(f"width_{suffix}")),
-                _number_of(payload.get(f"height_{suffix}")),
-                payload[f"url_{suffix}"],
-            )
-            for suffix, label in SIZE_LABELS.items()
-            # Flickr gives "" for some sizes that an old photo lacks.
-            if isinstance(payload.get(f"url_{suffix}"), str) and payload[f"url_{suffix}"]
-        ]
         return photo
 
     @property
@@ -847,6 +874,8 @@ class FlickrPhoto:
     @property
     def sizes(self) -> list[FlickrPhotoSize]:
         """The sizes that Flickr offers, in its order; empty while they are not known."""
+        if self._sizes is None:
+            self.sizes = _sizes_of(self._row)
         return self._sizes
 
     @sizes.setter
@@ -867,17 +896,17 @@ class FlickrPhoto:
         None while no size with both a width and a height is known. A video's best size is
         its largest poster frame: see :attr:`films` for the rest.
         """
-        return self._best_size
+        return self._best_size if self.sizes else None
 
     @property
     def best_original(self) -> FlickrPhotoSize | None:
         """As :attr:`best_size`; but of equal ones Original, the file as it was uploaded."""
-        return self._best_original
+        return self._best_original if self.sizes else None
 
     @property
     def films(self) -> list[FlickrPhotoSize]:
         """The playable files of a video, best first."""
-        films = {size.label: size for size in self._sizes if size.media == "video"}
+        films = {size.label: size for size in self.sizes if size.media == "video"}
         return [films[label] for label in VIDEO_LABELS if label in films]
 
     @functools.cached_property
@@ -911,6 +940,24 @@ class FlickrPhoto:
     def info_filename(self) -> str:
         """Name of the file that holds the photo's texts."""
         return f"{self.digest}.json"
+
+
+def _sizes_of(row: Mapping[str, Any]) -> list[FlickrPhotoSize]:
+    """Return the sizes that a row of the listing tells of."""
+    return [
+        FlickrPhotoSize(
+            label, _number_of(row.get(width_key)), _number_of(row.get(height_key)), row[url_key]
+        )
+        for label, url_key, width_key, height_key in _SIZE_KEYS
+        # Flickr gives "" for some sizes that an old photo lacks.
+        if isinstance(row.get(url_key), str) and row[url_key]
+    ]
+
+
+_SIZE_KEYS = [
+    (label, f"url_{suffix}", f"width_{suffix}", f"height_{suffix}")
+    for suffix, label in SIZE_LABELS.items()
+]
 
 
 def _taken_date_of(row: Mapping[str, Any]) -> str | None:
@@ -3284,6 +3331,11 @@ class FlickrUserPhotostreamMirroringAgent:
             date = self.cache.date_of(photo.filename_of(self.__best_size_of(photo)))
         return None not in (date, photo.last_update) and photo.last_update > date
 
+    def expect(self, photos: Iterable[FlickrPhoto]) -> None:
+        """Begin with what :meth:`mirror_info` of each of these photos will take longest for."""
+        labels = ((photo.title, photo.description)[: self._info_level + 1] for photo in photos)
+        self._languages.foresee(filter(None, itertools.chain.from_iterable(labels)))
+
     def foresee_image(self, photo: FlickrPhoto) -> Outcome:
         """Tell what :meth:`mirror_image` would do, at no request."""
         if self.__image_files(photo)[0]:
@@ -3675,6 +3727,10 @@ class _MirrorRun:
     def _find_user(self) -> None:
         found: list[FlickrUser] = []
         self._listing.put(lambda: self._agent.user, found.append)
+        # What the cache will need is loaded while Flickr is looking for the user.
+        import filelock  # noqa: F401
+        import pathvalidate  # noqa: F401
+
         while not found:
             self._events.get()()
         self._result.username = found[0].username
@@ -3705,6 +3761,11 @@ class _MirrorRun:
             self._parts.append(_Part(self._info_lane, mirror, False, True, gone[1]))
         if agent._refresh:
             self._refresh_part = _Part(self._image_lane, agent.refresh, True, True, set())
+        self._asks_for_new_texts = not (
+            agent._info_level is None or agent._refresh or agent._verify or foresee
+        )
+        if self._asks_for_new_texts and not self._ledger.infos:
+            agent._languages.start()
         self._save(clean=False)
 
     def _save(self, *, clean: bool) -> None:
@@ -3756,6 +3817,10 @@ class _MirrorRun:
         self._open_pages.append(open_page)
         # Before any thread logs what it does: a bar may come to stand in the log's place.
         self._tell_progress()
+        if self._asks_for_new_texts:
+            known = self._ledger.done(images=False, info_level=self._agent._info_level)
+            new = (answer.rows[index] for number, index in look.photos if number not in known)
+            self._agent.expect(row for row in new if isinstance(row, FlickrPhoto))
         for number, index in look.photos:
             row = answer.rows[index]
             if isinstance(row, FlickrPhoto):
@@ -4255,7 +4320,7 @@ class _ProgressBar:
     """
 
     def __init__(self, shown: bool) -> None:
-        self._shown = shown and sys.stderr.isatty()
+        self.is_shown = shown and sys.stderr.isatty()
         self._bar: Any = None
         self._ending = contextlib.ExitStack()
 
@@ -4267,8 +4332,6 @@ class _ProgressBar:
 
     def show(self, done: int, total: int, failed: int) -> None:
         """Show that so many photos are done of so many, and so many failed."""
-        if not self._shown:
-            return
         if self._bar is None:
             from tqdm import tqdm
             from tqdm.contrib.logging import logging_redirect_tqdm
@@ -4300,7 +4363,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         keys = find_api_keys(options)
         for username in options.usernames:
             with _ProgressBar(shown=not options.quiet) as progress:
-                agents.append(_agent_for(username, options, keys, agents, progress.show))
+                show = progress.show if progress.is_shown else None
+                agents.append(_agent_for(username, options, keys, agents, show))
                 _stop_on_signals(agents[-1])
                 statuses.append(_run(agents[-1], username))
         if options.watch is not None:
@@ -4321,7 +4385,7 @@ def _agent_for(
     options: argparse.Namespace,
     keys: tuple[str, str],
     others: Sequence[FlickrUserPhotostreamMirroringAgent],
-    on_progress: Callable[[int, int, int], None],
+    on_progress: Callable[[int, int, int], None] | None,
 ) -> FlickrUserPhotostreamMirroringAgent:
     return FlickrUserPhotostreamMirroringAgent(
         username,

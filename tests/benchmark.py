@@ -20,6 +20,7 @@ import itertools
 import json
 import os
 import platform
+import py_compile
 import random
 import re
 import resource
@@ -354,6 +355,8 @@ def benchmark(options: argparse.Namespace) -> bool:
         f" Python {platform.python_version()}, load {os.getloadavg()[0]:.1f}"
     )
     jobs = ["--jobs", str(options.jobs)]
+    # As pip does when it installs the program.
+    py_compile.compile(str(ROOT / "flickr.py"))
     server = Server(options.photos, options.image_bytes)
     rival_runs: list[Run] = []
     runs: dict[str, list[Run]] = {name: [] for name, _, _ in KINDS}
