@@ -1019,6 +1019,10 @@ class FlickrUnavailable(FlickrError):
     """No usable answer, however often it was asked for: Flickr or the line is down."""
 
 
+class FlickrThrottled(FlickrUnavailable):
+    """One of Flickr's services refuses everything, however long the pauses: try much later."""
+
+
 class Stopped(Exception):
     """The program was asked to stop while this was under way."""
 
@@ -1110,10 +1114,12 @@ ATTEMPTS = 6
 FIRST_DELAY = 0.5
 
 # Without word from Flickr of how long, pauses are of about 5, 10, 20, 40, 80 seconds; a
-# request that was held up for this long and is refused once more is given up.
+# request that was held up for this long and is refused once more is given up; and so is the
+# service, once it has refused everything for that long.
 FIRST_PAUSE = 5.0
 LONGEST_PAUSE = 300.0
 PATIENCE = 120.0
+LONGEST_REFUSAL = 2700.0
 
 
 def back_off_delay(failures: int, chance: float) -> float:
@@ -1200,6 +1206,8 @@ class Service:
         self._pauses = 0
         self._pause_end = 0.0
         self._pause_announced = 0.0
+        self._refused_since: float | None = None
+        self._given_up_at: float | None = None
         self._lock = threading.Lock()
         self._waiting: collections.deque[threading.Event] = collections.deque()
 
@@ -1209,8 +1217,11 @@ class Service:
         :param request: Makes one attempt. What it raises is final, except for
             :class:`PassingTrouble`.
         :raise FlickrUnavailable: If the trouble does not pass.
+        :raise FlickrThrottled: If that was refused, and others before it, with no good answer
+            between.
         :raise Stopped: If the program is asked to stop.
         """
+        began = self._clock.now()
         failures = 0
         troubles: set[type[PassingTrouble]] = set()
         held_up = 0.0
@@ -1221,7 +1232,7 @@ class Service:
             except TooManyRequests as refusal:
                 pause = self._pause(refusal.seconds, started)
                 if held_up >= PATIENCE:
-                    raise FlickrUnavailable(str(refusal)) from None
+                    raise self._give_up(str(refusal), began) from None
                 held_up += pause
             except PassingTrouble as trouble:
                 failures += 1
@@ -1235,7 +1246,7 @@ class Service:
                 started = None
                 self._clock.sleep(back_off_delay(failures, self._chance()))
             else:
-                self._succeeded()
+                self._succeeded(started)
                 return answer
             finally:
                 if started is not None:
@@ -1294,9 +1305,13 @@ class Service:
             self._in_flight -= 1
             self._wake_next()
 
-    def _succeeded(self) -> None:
+    def _succeeded(self, started: float) -> None:
         with self._lock:
+            if started < self._pause_end:
+                # What was under way when a pause began says nothing of what comes after it.
+                return
             self._pauses = 0
+            self._refused_since = self._given_up_at = None
             if self._places is not None and self._places < self._most_places:
                 self._successes += 1
                 if self._successes >= self.SUCCESSES_PER_PLACE:
@@ -1310,6 +1325,8 @@ class Service:
         """
         with self._lock:
             now = self._clock.now()
+            if self._refused_since is None:
+                self._refused_since = now
             if asked_for is not None or started >= self._pause_end:
                 seconds = pause_length(asked_for, self._pauses, self._chance())
                 if started >= self._pause_end:
@@ -1325,6 +1342,21 @@ class Service:
                     )
                 self._pause_end = max(self._pause_end, now + seconds)
             return max(0.0, self._pause_end - now)
+
+    def _give_up(self, reason: str, began: float) -> FlickrUnavailable:
+        """Return what to raise for a request that was refused for too long."""
+        with self._lock:
+            now = self._clock.now()
+            # It may be the photo's trouble, until one that was begun after it fares no better.
+            is_second = self._given_up_at is not None and began >= self._given_up_at
+            if is_second and now - self._refused_since >= LONGEST_REFUSAL:
+                return FlickrThrottled(
+                    f"{self.name} has asked for fewer requests, and answered none, for"
+                    f" {span_of(now - self._refused_since)}: run the same command again in some"
+                    " hours"
+                )
+            self._given_up_at = now if self._given_up_at is None else self._given_up_at
+            return FlickrUnavailable(reason)
 
     def _announce_budget(self, wait: float, now: float) -> None:
         if wait >= 5.0 and now + wait > self._pause_announced + 5.0:
@@ -2911,6 +2943,7 @@ class MirrorResult:
         many of these could not be had.
     :ivar gone: Digests of photos on disk that Flickr no longer lists, after a refresh.
     :ivar left_out: Videos that the mirror leaves out.
+    :ivar given_up: Photos that earlier runs found unavailable, and that this one did not ask for.
     :ivar dry_run: Whether nothing was done: images and infos are what would be fetched, and
         `calls_ahead` the API calls that it would take besides.
     """
@@ -2933,6 +2966,7 @@ class MirrorResult:
     lost: int = 0
     gone: list[str] = dataclasses.field(default_factory=list)
     left_out: int = 0
+    given_up: int = 0
     dry_run: bool = False
     calls_ahead: int = 0
 
@@ -2963,6 +2997,8 @@ class MirrorResult:
             )
         if self.left_out:
             parts.append(f"{_count(self.left_out, 'video')} left out")
+        if self.given_up:
+            parts.append(f"{self.given_up:,} unavailable as before")
         if self.gone:
             parts.append(f"{len(self.gone):,} no longer on Flickr")
         troubles = [
@@ -3073,6 +3109,8 @@ def _outcome_of(mirror: Callable[[FlickrPhoto], Outcome], photo: FlickrPhoto) ->
         return mirror(photo)
     except PhotoUnavailable as error:
         return Outcome(Fate.UNAVAILABLE, str(error))
+    except FlickrThrottled:
+        raise
     except FlickrUnavailable as error:
         gone = isinstance(error.__cause__, NoImage)
         return Outcome(Fate.UNAVAILABLE if gone else Fate.FAILED, str(error))
@@ -3746,6 +3784,8 @@ class _MirrorRun:
             LOGGER.warning("What had been mirrored is read anew: %s", error)
             self._ledger = Ledger()
         if not state.get("clean") and not agent._dry_run:
+            if state:
+                LOGGER.info("The last run was cut short: looking for what it left half written...")
             remove_leftovers(agent.cache.folder)
         if agent._verify:
             self._ledger.unavailable_images.clear()
@@ -3761,6 +3801,7 @@ class _MirrorRun:
             self._parts.append(_Part(self._info_lane, mirror, False, True, gone[1]))
         if agent._refresh:
             self._refresh_part = _Part(self._image_lane, agent.refresh, True, True, set())
+        self._result.given_up = len(set().union(*(part.unavailable for part in self._parts)))
         self._asks_for_new_texts = not (
             agent._info_level is None or agent._refresh or agent._verify or foresee
         )
@@ -3951,6 +3992,7 @@ class _MirrorRun:
         result = self._result
         if self._refresh_part is None or result.unsettled or result.skipped or self._ledger.short:
             return
+        LOGGER.info("Looking for photos in the mirror that are no longer on Flickr...")
         self._listed = array.array("Q", sorted(self._listed))
         for digest in self._agent.cache.digests():
             wanted = int(digest[:16], 16)

@@ -401,6 +401,60 @@ def test_pauses_without_word_of_their_length_grow(sandbox):
     assert box.api_calls == len(clock.sleeps) + 1
 
 
+def test_an_answer_to_what_was_sent_before_a_pause_does_not_shorten_the_next():
+    clock = HeldClock()
+    service = Service("The server", clock, chance=lambda: 0.0)
+    refused, may_end = threading.Event(), threading.Event()
+
+    def slow_one():
+        refused.wait(10)
+
+    with ThreadPoolExecutor() as threads:
+        slow = threads.submit(service.ask, slow_one)
+        refusals = iter([None, slow.result, may_end.set])
+
+        def refused_twice():
+            meanwhile = next(refusals)
+            if meanwhile is not None:
+                refused.set()
+                meanwhile()
+            if not may_end.is_set():
+                raise flickr.TooManyRequests(None)
+
+        service.ask(refused_twice)
+    assert clock.sleeps == [5.0, 10.0]
+
+
+@pytest.mark.parametrize("jobs", [1, 4])
+def test_a_server_that_refuses_everything_ends_the_run_within_hours(
+    sandbox, agent, cache_path, jobs
+):
+    box = sandbox(Photostream.generated(60))
+    box.faults.script("/img/", *[None] * 10)
+    box.faults.always("/img/", "429")
+    clock = QuickClock(1500)
+    mirroring = agent(box, jobs=jobs, clock=clock)
+    with pytest.raises(flickr.FlickrThrottled, match="again in some hours"):
+        mirroring.run()
+    assert 30 * 60 < clock.now() < 3 * 3600
+    assert mirroring.result.images == 10, "those of before"
+    assert len(mirroring.result.failed) < 20
+
+    box.faults.clear()
+    box.reset_counts()
+    assert agent(box, jobs=jobs, clock=HeldClock()).run().complete
+    assert box.images == 50, "the others are made up for by the next run"
+
+
+def test_refusals_of_single_photos_do_not_end_the_run(sandbox, agent):
+    stream = Photostream.generated(20)
+    box = sandbox(stream)
+    for photo in stream.photos[::2]:
+        box.faults.always(f"/{photo.id}_", "429")
+    result = agent(box, image_only=True, jobs=1, clock=HeldClock()).run()
+    assert len(result.failed) == 10 and result.images == 10
+
+
 # ------------------------------------------------------------------- the rate of API calls
 
 
