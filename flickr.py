@@ -1411,9 +1411,7 @@ def _new_session() -> requests.Session:
                 request.url = url
             server = url.partition("://")[0] + _host_of(url)
             if server not in self._settings:
-                self._settings[server] = self.merge_environment_settings(
-                    url, {}, True, None, None
-                )
+                self._settings[server] = self.merge_environment_settings(url, {}, True, None, None)
             return self.send(request, timeout=timeout, **self._settings[server])
 
         def rebuild_auth(self, *_: Any) -> None:

@@ -4,6 +4,7 @@ import inspect
 import itertools
 
 import pytest
+import requests
 from conftest import KEY, SECRET, HeldClock
 from sandbox import DESCRIPTIONS, Faults, Photostream, sizes_of
 
@@ -309,6 +310,56 @@ def test_the_environments_exceptions_from_the_proxy_are_honoured(box, sandbox, m
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     assert FlickrApi(KEY, SECRET, url=box.url).find_user("manhhai").id == NSID
     assert (proxy.requests, len(box.requests)) == ([], 1)
+
+
+@pytest.mark.parametrize(
+    "path, asked",
+    [
+        ("/img/a~b.-_/1.jpg", "/img/a~b.-_/1.jpg"),
+        ("/img/1 2.jpg", "/img/1%202.jpg"),
+        ("/img/Huế.jpg", "/img/Hu%E1%BA%BF.jpg"),
+        ("/img/100%.jpg", "/img/100%25.jpg"),
+        ("/img/1%202.jpg", "/img/1%202.jpg"),
+        ("/img/1.jpg?s=a b", "/img/1.jpg?s=a%20b"),
+        ("/img/../1.jpg", "/1.jpg"),
+        ("/img/./1.jpg", "/img/1.jpg"),
+        ("", "/"),
+    ],
+)
+def test_an_odd_address_is_asked_for_as_requests_does(box, path, asked):
+    with flickr.Web().get(box.base + path) as response:
+        assert response.request.url == box.base + asked
+    with requests.get(box.base + path, timeout=5) as response:
+        assert response.request.url == box.base + asked
+    ours, theirs = box.requests
+    assert ours.identity == theirs.identity
+
+
+def test_no_password_from_netrc_is_sent_not_even_where_a_server_leads_on(
+    box, tmp_path, monkeypatch
+):
+    (tmp_path / "netrc").write_text("machine 127.0.0.1 login me password secret\n")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    photo = box.photostream.photos[0]
+    photo.gone = True  # its image's address leads to the "unavailable" picture
+    size = sizes_of(photo)[0]
+    with flickr.Web().get(f"{box.base}/img/{size.server}/{size.name}") as response:
+        assert response.history
+    assert len(box.requests) == 2
+    for request in box.requests:
+        assert "authorization" not in request.headers
+        assert request.headers["user-agent"].startswith("mirror-flickr/")
+
+
+def test_the_settings_of_the_environment_are_those_of_the_first_request_to_a_server(
+    box, sandbox, monkeypatch
+):
+    web = flickr.Web()
+    api = FlickrApi(KEY, SECRET, url="http://flickr.invalid/services/rest/", web=web)
+    monkeypatch.setenv("HTTP_PROXY", box.base)
+    for _ in range(2):
+        assert api.find_user("manhhai").id == NSID
+    assert box.api_calls == 2
 
 
 @pytest.mark.parametrize("fault", ["reset", "cut", "503", "html", "empty", "garbage", "105", "0"])

@@ -882,6 +882,9 @@ def test_the_last_line_says_what_was_done(sandbox, mirror, cache_path):
     told = line.fullmatch(run.stdout.splitlines()[-1])
     assert float(told[1]) == round(size / 1000, 1)
     assert int(told[2]) == box.api_calls == 5
+    again = mirror(box, "--info-level", "2")
+    assert again.returncode == 0
+    assert again.stdout.endswith("; 1 unavailable as before; nothing failed\n")
 
 
 def test_the_result_of_a_run_is_its_last_line(sandbox, agent):

@@ -368,10 +368,24 @@ def plain_langdetect(text):
     return detect(text) if isinstance(text, str) else [detect(each) for each in text]
 
 
+# Words of some scripts, in no order that makes sense.
+WORDS = [
+    "the", "pont", "đường", "Saigon", "für", "og", "año", "WOW", "İstanbul", "ă", "Ț", "ŠŽ",
+    "нет", "улица", "Київ", "стара", "вулиця", "Οδός", "ქუჩა", "河内", "の写真", "ひろば", "서울",
+    "거리", "شارع", "قديم", "خیابان", "רחוב", "ישן", "ถนน", "सड़क", "রাস্তা", "சாலை",
+]  # fmt: skip
+
+
+def odd_texts():
+    chance = random.Random(7)
+    return [" ".join(chance.choices(WORDS, k=chance.randint(1, 9))) for _ in range(150)]
+
+
 def test_the_language_is_the_one_that_langdetect_itself_tells():
     photos = Photostream.generated(120).photos
     texts = [text for photo in photos for text in (photo.title, photo.description)]
     texts += ["Brilliant !", "WOW!!", "IMG_0001", "Huế 1920-1929", "genial la foto *.*", "no"]
+    texts += odd_texts()
     texts = [text for text in texts if any(map(str.isalpha, flickr.prose_of(text)))]
     expected = plain_langdetect([flickr.prose_of(text) for text in texts])
     assert [flickr.detect_language_tag(flickr.letters_of(text)) for text in texts] == expected
@@ -395,6 +409,53 @@ def test_languages_are_detected_in_processes_as_in_this_one():
         ]
     finally:
         detector.close()
+
+
+def looked_at_here():
+    return flickr.detect_language_tag.cache_info().misses
+
+
+def test_what_was_foreseen_is_known_when_it_is_asked_for():
+    texts = [photo.title for photo in Photostream.generated(60).photos] + ["1938"]
+    expected = [flickr.detect_locale(text) for text in texts]
+    labels = [Label.detecting(text) for text in texts]
+    flickr.detect_language_tag.cache_clear()
+    detector = flickr.LanguageDetector(processes=1)
+    try:
+        detector.start()
+        detector.foresee(labels)
+        detector.detect(labels[-5:])
+        # What was asked for at once has come by the time that the last is there.
+        detector._processes[0]._process.kill()
+        detector.detect(labels)
+        assert [label.locale for label in labels] == expected
+        assert looked_at_here() == 1, "none but those without letters"
+    finally:
+        detector.close()
+
+
+def test_without_a_process_languages_are_detected_all_the_same(monkeypatch):
+    monkeypatch.setattr(flickr.sys, "executable", "/there/is/no/such/program")
+    flickr.detect_language_tag.cache_clear()
+    detector = flickr.LanguageDetector(processes=1)
+    label = Label.detecting("Le pont de Saigon")
+    detector.start()
+    detector.foresee([label])
+    detector.detect([label])
+    assert str(label.locale) == "fra" and looked_at_here() == 1
+    detector.close()
+
+
+def test_the_languages_asked_for_at_the_end_of_a_detector_are_told_too():
+    detector = flickr.LanguageDetector(processes=1)
+    labels = [Label.detecting(photo.title) for photo in Photostream.generated(200).photos]
+    detector.foresee(labels)
+    detector.close()
+    detector.detect(labels[:3])
+    assert [label.locale for label in labels[:3]] == [
+        flickr.detect_locale(label.content) for label in labels[:3]
+    ]
+    detector.close()
 
 
 def test_a_process_that_is_killed_does_not_take_the_answers_with_it():
