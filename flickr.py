@@ -1108,6 +1108,32 @@ class CallBudget:
         """Take a call made now into account."""
         self._calls.append(now)
 
+    def spent(self, since: float, now: float, date: float) -> dict[int, int]:
+        """Return how many calls were made in which minute since 1970, from a moment on.
+
+        :param date: The present, in seconds since 1970.
+        """
+        return collections.Counter(
+            int((call - now + date) // 60) for call in self._calls if call >= since
+        )
+
+    def recall(self, spent: Mapping[int, int], now: float, date: float) -> None:
+        """Take the calls of earlier runs into account, as made at the end of their minutes.
+
+        :param spent: As :meth:`spent` returned it; what is older than the limit reaches, or
+            not to come before the present, is left out.
+        :param date: The present, in seconds since 1970.
+        """
+        this_minute = date // 60
+        earlier = [
+            now + min(0.0, 60.0 * (minute + 1) - date)
+            for minute in spent
+            if this_minute - self.WINDOW / 60 <= minute <= this_minute
+            for _ in range(min(spent[minute], self.calls_per_hour))
+        ]
+        calls = sorted([*earlier, *self._calls])
+        self._calls = collections.deque(calls, maxlen=self.calls_per_hour)
+
 
 # Another attempt follows a failed one after about half a second, then 1, 2, 4, 8.
 ATTEMPTS = 6
@@ -1619,17 +1645,18 @@ class FlickrApi:
         self.__consumer_secret = consumer_secret
         self._url = url or os.environ.get("FLICKR_API_URL") or FLICKR_API_URL
         self._web = web or Web()
-        self._service = Service(
-            "Flickr's API",
-            self._web.clock,
-            budget=CallBudget(calls_per_hour),
-            chance=chance,
-        )
+        self._budget = CallBudget(calls_per_hour)
+        self._service = Service("Flickr's API", self._web.clock, budget=self._budget, chance=chance)
 
     @property
     def calls(self) -> int:
         """Number of calls made so far, repeated ones included."""
         return self._service.requests
+
+    @property
+    def budget(self) -> CallBudget:
+        """The limit on the calls."""
+        return self._budget
 
     def find_user(self, username: str) -> FlickrUser:
         """Return the user of that name (``flickr.people.findByUsername``).
@@ -2315,6 +2342,26 @@ def open_user_cache(root: pathlib.Path, user: FlickrUser, depth: int) -> UserCac
             status=2,
         )
     return cache
+
+
+def calls_of(state: Mapping[str, Any]) -> dict[int, int]:
+    """Return how many API calls a state file tells of, by the minute since 1970."""
+    calls = state.get("calls")
+    numbers = {
+        _number_of(minute): _number_of(number)
+        for minute, number in (calls.items() if isinstance(calls, dict) else ())
+    }
+    return {minute: number for minute, number in numbers.items() if minute and number}
+
+
+def calls_in(root: pathlib.Path) -> dict[int, int]:
+    """Return how many API calls all the state files of a cache tell of, by the minute."""
+    calls: collections.Counter[int] = collections.Counter()
+    for state_path in root.glob(f"*/{UserCache.STATE_FILENAME}"):
+        # Whoever wants to work in a folder that can't be read is told so then.
+        with contextlib.suppress(OSError):
+            calls.update(calls_of(_state_of(UserCache(state_path.parent))))
+    return calls
 
 
 def _state_of(cache: UserCache) -> dict[str, Any]:
@@ -3243,6 +3290,8 @@ class FlickrUserPhotostreamMirroringAgent:
             )
             self._languages = LanguageDetector()
             self._image_servers = Service("Flickr's image server", self._clock, places=jobs)
+            # Flickr's limit holds across runs too.
+            self._api.budget.recall(calls_in(self._root), self._clock.now(), self._clock.date())
         self._events: queue.SimpleQueue = queue.SimpleQueue()
         self._stop_asked = False
         self._refused = False
@@ -3736,7 +3785,7 @@ class _MirrorRun:
         self._listed = array.array("Q")
 
     def run(self) -> MirrorResult:
-        started = self._clock.now()
+        self._started = started = self._clock.now()
         calls_before = self._agent._api.calls
         try:
             self._find_user()
@@ -3788,6 +3837,7 @@ class _MirrorRun:
         if agent._verify:
             self._ledger.unavailable_images.clear()
             self._ledger.unavailable_infos.clear()
+        self._calls_before = calls_of(state)
         self._survey = agent.survey_of(self._ledger)
         gone = self._ledger.unavailable_images, self._ledger.unavailable_infos
         foresee = agent._dry_run
@@ -3814,11 +3864,23 @@ class _MirrorRun:
             "username": user.username,
             "cache_directory_depth": self._agent.cache.depth,
             "clean": clean,
+            "calls": self._calls_of_late(),
             **self._ledger.to_json(),
         }
         if state != self._saved and not self._agent._dry_run:
             self._agent.cache.write_state(state)
             self._saved = state
+
+    def _calls_of_late(self) -> dict[str, int]:
+        """Return how many API calls were made for this user, as long as they count."""
+        now, date = self._clock.now(), self._clock.date()
+        calls = collections.Counter(self._calls_before)
+        calls.update(self._agent._api.budget.spent(self._started, now, date))
+        return {
+            str(minute): number
+            for minute, number in sorted(calls.items())
+            if minute >= (date - CallBudget.WINDOW) // 60
+        }
 
     def _mirror(self) -> None:
         while True:

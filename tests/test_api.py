@@ -351,17 +351,6 @@ def test_no_password_from_netrc_is_sent_not_even_where_a_server_leads_on(
         assert request.headers["user-agent"].startswith("mirror-flickr/")
 
 
-def test_the_settings_of_the_environment_are_those_of_the_first_request_to_a_server(
-    box, sandbox, monkeypatch
-):
-    web = flickr.Web()
-    api = FlickrApi(KEY, SECRET, url="http://flickr.invalid/services/rest/", web=web)
-    monkeypatch.setenv("HTTP_PROXY", box.base)
-    for _ in range(2):
-        assert api.find_user("manhhai").id == NSID
-    assert box.api_calls == 2
-
-
 @pytest.mark.parametrize("fault", ["reset", "cut", "503", "html", "empty", "garbage", "105", "0"])
 def test_trouble_that_passes_is_got_over(sandbox, fault):
     faults = Faults()

@@ -443,7 +443,8 @@ DAMAGED_STATES = [
             {"anchors": {"3": None}}, {"anchors": {"9" * 5000: "x"}}, {"images": [[1, 10**30]]},
             {"images": [[3, 1]]}, {"images": [[True, 2]]}, {"images": "x"},
             {"anchors": {"-1": "x"}}, {"unavailable_images": 7}, {"unavailable_images": [[]]},
-            {"version": "new"}, {"infos": {"99999": [[1, 3]]}},
+            {"version": "new"}, {"infos": {"99999": [[1, 3]]}}, {"calls": 5},
+            {"calls": {"x": 1, "7": [], "8": 10**30, "9": -1, "10" * 30: 1}},
         )
     ),
 ]  # fmt: skip

@@ -165,6 +165,36 @@ def test_asking_for_the_wait_costs_nothing(plan):
         assert budget.wait(now) == 0
 
 
+@given(rates_and_arrivals(), st.integers(1, 10), st.floats(0, 120))
+def test_the_limit_holds_across_runs_of_the_program(plan, calls_a_run, boot):
+    limit, gaps = plan
+    date, made, spent = DATE + boot, [], {}
+    for number, gap in enumerate(gaps):
+        if number % calls_a_run == 0:  # a new run; its clock starts anywhere
+            now = started = boot * number
+            budget = CallBudget(limit)
+            budget.recall(spent, now, date)
+        wait = gap + budget.wait(now + gap)
+        now, date = now + wait, date + wait
+        budget.spend(now)
+        made.append(date)
+        if (number + 1) % calls_a_run == 0:
+            for minute, calls in budget.spent(started, now, date).items():
+                spent[minute] = spent.get(minute, 0) + calls
+    for first in made:
+        # Whole minutes are kept, and floating-point numbers are what they are.
+        assert sum(first <= call < first + 3599.999 for call in made) <= limit
+
+
+def test_calls_of_long_ago_or_to_come_do_not_count():
+    budget = CallBudget(3)
+    minute = DATE // 60
+    budget.recall({minute - 61: 3, minute + 1: 3, 7: 3, 10**17: 3}, 5.0, DATE)
+    assert budget.wait(5.0) == 0
+    budget.recall({minute - 1: 10**18}, 5.0, DATE)
+    assert 3480 <= budget.wait(5.0) <= 3600
+
+
 def test_the_budget_is_flickrs_unless_said_otherwise():
     budget = CallBudget()
     for _ in range(3600):
@@ -750,6 +780,31 @@ def test_an_answer_that_stops_coming_is_given_up_and_asked_for_again(sandbox, ki
     photos, _, _ = api.get_photos(box.photostream.nsid)
     assert len(photos) == 40
     assert [each.fault for each in box.requests] == [kind, None]
+
+
+def test_the_next_run_counts_the_calls_of_the_last_ones_for_whomever_they_were(
+    sandbox, agent, caplog
+):
+    here = Photostream.generated(6)
+    there = Photostream.generated(6, username="other", nsid="7@N01")
+    box = sandbox(here, there, plain=True)
+    options = {"image_only": True, "calls_per_hour": 20}
+
+    def run(username, minutes):
+        """Run so many minutes later; return the seconds that it waited."""
+        clock = HeldClock(DATE + 60 * minutes)
+        agent(box, username=username, clock=clock, **options).run()
+        return clock.now()
+
+    assert run("sandbox", 0) == 0
+    assert box.api_calls == 8
+    assert run("other", 10) == 0
+    assert box.api_calls == 16
+    here.add(5)
+    assert 3600 - 12 * 60 - 60 <= run("sandbox", 12) <= 3600 - 12 * 60 + 60
+    [line] = lines_about(caplog, "an hour")
+    assert "48 min" in line.getMessage() or "49 min" in line.getMessage()
+    assert run("other", 24 * 60) == 0
 
 
 # ------------------------------------------------------------------------------ interruption
