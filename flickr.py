@@ -449,17 +449,14 @@ class LanguageDetector:
     take its time from the downloads. The processes are started when first needed, give way to
     the downloads where there are not enough cores for all, and end with this one.
 
-    :param processes: How many, of 60 MB each; with 0 detection happens in the calling thread;
-        if left out, as many as there are cores besides the one that downloads, but not many.
+    :param processes: How many at most, of 60 MB each; with 0 detection happens in the calling
+        thread.
     """
 
-    MOST_PROCESSES = 4
-    MOST_KNOWN = 50_000
+    MOST_KNOWN = 10_000
     TEXTS_AT_A_TIME = 20
 
-    def __init__(self, processes: int | None = None) -> None:
-        if processes is None:
-            processes = min(self.MOST_PROCESSES, max(1, (os.cpu_count() or 1) - 1))
+    def __init__(self, processes: int) -> None:
         self._most_processes = processes
         self._processes: list[_Detecting] = []
         self._lock = threading.Lock()
@@ -2923,6 +2920,8 @@ def _anchors_among(high: int, ids: Sequence[str | None]) -> dict[int, str]:
 DEFAULT_JOBS = 16
 MOST_JOBS = 64
 
+MOST_DETECTORS = 4
+
 
 class PhotoUnavailable(Exception):
     """Flickr lists a photo but has nothing of it to give any more."""
@@ -3288,7 +3287,9 @@ class FlickrUserPhotostreamMirroringAgent:
                 calls_per_hour=calls_per_hour,
                 web=self._web,
             )
-            self._languages = LanguageDetector()
+            # One core downloads; without images it has next to nothing to do.
+            cores = (os.cpu_count() or 1) - self._images
+            self._languages = LanguageDetector(min(MOST_DETECTORS, max(1, cores)))
             self._image_servers = Service("Flickr's image server", self._clock, places=jobs)
             # Flickr's limit holds across runs too.
             self._api.budget.recall(calls_in(self._root), self._clock.now(), self._clock.date())
