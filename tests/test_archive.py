@@ -4,7 +4,6 @@ Where the language of a text does not matter, texts are digits, which take no ti
 """
 
 import doctest
-import hashlib
 import json
 import os
 import re
@@ -12,8 +11,8 @@ import threading
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, HeldClock, files_in, run_python
-from sandbox import Photostream, SandboxPhoto, image_of, sizes_of, video_sizes_of
+from conftest import ROOT, bytes_of, calls, digest_of, files_in, info_of, path_of, run_python
+from sandbox import Photostream, SandboxPhoto, image_of, video_sizes_of
 
 import flickr
 
@@ -48,44 +47,10 @@ def old_video(dimension):
     )
 
 
-@pytest.fixture
-def run(agent):
-    """Run an agent at a time when Flickr never makes one wait, all counts starting at 0."""
-
-    def go(box, **options):
-        box.reset_counts()
-        options = {"cache_directory_depth": 0, "clock": HeldClock()} | options
-        return agent(box, **options).run()
-
-    return go
-
-
-def digest_of(photo):
-    return hashlib.md5(f"flickr.{photo.id}".encode()).hexdigest()
-
-
-def path_of(cache_path, photo, suffix=".json"):
-    return cache_path / "sandbox" / f"{digest_of(photo)}{suffix}"
-
-
-def info_of(cache_path, photo):
-    return json.loads(path_of(cache_path, photo).read_text(encoding="utf-8"))
-
-
 def files_of(cache_path, photo):
     """The suffixes of the files of a photo."""
     names = [path.name for path in files_in(cache_path)]
     return sorted(name[32:] for name in names if name.startswith(digest_of(photo)))
-
-
-def bytes_of(photo):
-    best = max(sizes_of(photo), key=lambda size: size.width * size.height)
-    return image_of(photo, best.key)[1]
-
-
-def calls(box):
-    """API calls by the last part of the method's name."""
-    return {method.rpartition(".")[2]: count for method, count in box.calls.items()}
 
 
 def image_paths(box):
@@ -264,20 +229,17 @@ def sizes_asked(box):
     return [path.rpartition("_")[2] for path in image_paths(box)]
 
 
-def test_of_equal_sizes_the_original_is_preferred_where_that_is_wanted(sandbox, run, cache_path):
+@pytest.mark.parametrize(
+    ("options", "asked", "key"), [({}, "b.jpg", "l"), ({"prefer_original": True}, "o.jpg", "o")]
+)
+def test_of_equal_sizes_the_first_is_taken_unless_the_original_is_preferred(
+    sandbox, run, cache_path, options, asked, key
+):
     photo = photo_of(1, width=1024, height=768)
     box = sandbox(Photostream(photos=[photo]))
-    run(box, prefer_original=True)
-    assert sizes_asked(box) == ["o.jpg"]
-    assert path_of(cache_path, photo, ".jpg").read_bytes() == image_of(photo, "o")[1]
-
-
-def test_of_equal_sizes_the_first_is_taken_unless_said_otherwise(sandbox, run, cache_path):
-    photo = photo_of(1, width=1024, height=768)
-    box = sandbox(Photostream(photos=[photo]))
-    run(box)
-    assert sizes_asked(box) == ["b.jpg"]
-    assert path_of(cache_path, photo, ".jpg").read_bytes() == image_of(photo, "l")[1]
+    run(box, **options)
+    assert sizes_asked(box) == [asked]
+    assert path_of(cache_path, photo, ".jpg").read_bytes() == image_of(photo, key)[1]
 
 
 @pytest.mark.parametrize("kind", ["png", "gif"])
@@ -672,12 +634,8 @@ def test_a_dry_run_of_several_users_tells_of_each(sandbox, mirror, cache_path):
 
 
 @pytest.mark.parametrize("option", ["--verify-image", "--refresh", "--watch"])
-def test_a_dry_run_foresees_no_more_than_it_says(option, capsys):
-    with pytest.raises(SystemExit) as ending:
-        flickr.get_arguments(["--username", "a", "--dry-run", option])
-    assert ending.value.code == 2
-    complaint = capsys.readouterr().err
-    assert complaint.count("\n") == 1
+def test_a_dry_run_foresees_no_more_than_it_says(option, refusal):
+    complaint = refusal("--username", "a", "--dry-run", option)
     assert "--dry-run" in complaint and option in complaint
 
 

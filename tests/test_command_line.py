@@ -17,7 +17,21 @@ import time
 from pathlib import Path
 
 import pytest
-from conftest import KEY, KEY_ARGUMENTS, ROOT, SECRET, files_in, program_environment, run_python
+from conftest import (
+    KEY,
+    KEY_ARGUMENTS,
+    KEYS,
+    ROOT,
+    SECRET,
+    assert_one_line,
+    digest_of,
+    files_in,
+    interrupted,
+    program_environment,
+    run_python,
+    save_keys,
+    wait_until,
+)
 from sandbox import Photostream, SandboxPhoto
 
 import flickr
@@ -42,13 +56,6 @@ def empty(sandbox):
 
 def arguments(*options, username="manhhai"):
     return flickr.get_arguments(["--username", username, *options])
-
-
-def assert_one_line_of_complaint(run):
-    """One line that says what is wrong, and no other output."""
-    assert run.stdout == ""
-    assert run.stderr.endswith("\n")
-    assert run.stderr.count("\n") == 1, run.stderr
 
 
 # ------------------------------------------------------------------------------- options
@@ -139,13 +146,8 @@ WRONG = {
 
 
 @pytest.mark.parametrize("wrong", WRONG)
-def test_what_is_wrong_on_the_command_line_is_one_line_and_status_2(wrong, capsys):
-    with pytest.raises(SystemExit) as exit:
-        flickr.get_arguments(WRONG[wrong])
-    assert exit.value.code == 2
-    shown = capsys.readouterr()
-    assert shown.out == ""
-    assert re.fullmatch(r"mirror_flickr: error: [^\x00-\x1f]+\n", shown.err)
+def test_what_is_wrong_on_the_command_line_is_one_line_and_status_2(wrong, refusal):
+    refusal(*WRONG[wrong])
 
 
 @pytest.mark.parametrize(
@@ -162,18 +164,15 @@ def test_what_is_wrong_on_the_command_line_is_one_line_and_status_2(wrong, capsy
         ("an unknown option", ["--sepia"]),
     ],
 )
-def test_the_line_names_what_is_wrong(wrong, named, capsys):
-    with pytest.raises(SystemExit):
-        flickr.get_arguments(WRONG[wrong])
-    line = capsys.readouterr().err
+def test_the_line_names_what_is_wrong(wrong, named, refusal):
+    line = refusal(*WRONG[wrong])
     assert all(word in line for word in named), line
 
 
 @pytest.mark.parametrize("wrong", ["no username", "both strategies", "a level too high"])
 def test_the_program_ends_with_status_2_before_any_request(box, cache_path, wrong):
     run = run_python("-m", "flickr", *WRONG[wrong], *KEY_ARGUMENTS, box=box)
-    assert run.returncode == 2
-    assert_one_line_of_complaint(run)
+    assert_one_line(run, status=2)
     assert box.requests == []
 
 
@@ -234,23 +233,16 @@ def test_a_run_that_mirrors_everything_ends_with_status_0(box, mirror, cache_pat
     assert len(list(files_in(cache_path))) == 6
 
 
-def test_the_log_lines_are_those_of_the_transcripts(box, mirror):
-    lines = mirror(box, "--image-only").stderr.splitlines()
+@pytest.mark.parametrize(
+    ("option", "what"), [("--image-only", "image"), ("--info-only", "information")]
+)
+def test_the_log_lines_are_those_of_the_transcripts(box, mirror, option, what):
+    lines = mirror(box, option).stderr.splitlines()
     assert all(LOG_LINE.fullmatch(line) for line in lines), lines
     told = [line.split(" ", 2)[2] for line in lines]
     assert told[0] == "[INFO] Scanning page 1/1..."
-    digests = [flickr.FlickrPhoto(photo.id, "").digest for photo in box.photostream.photos]
     assert sorted(told[1:]) == sorted(
-        f"[INFO] Caching image of photo {digest}..." for digest in digests
-    )
-
-
-def test_the_log_lines_of_information_are_those_of_the_transcripts(box, mirror):
-    lines = mirror(box, "--info-only").stderr.splitlines()
-    told = [line.split(" ", 2)[2] for line in lines if LOG_LINE.fullmatch(line)]
-    digests = [flickr.FlickrPhoto(photo.id, "").digest for photo in box.photostream.photos]
-    assert sorted(told[1:]) == sorted(
-        f"[INFO] Caching information of photo {digest}..." for digest in digests
+        f"[INFO] Caching {what} of photo {digest_of(photo)}..." for photo in box.photostream.photos
     )
 
 
@@ -295,19 +287,13 @@ def test_key_and_secret_are_in_no_complaint(sandbox, mirror):
 
 def test_an_unknown_user_is_one_line_and_status_1(box, mirror, cache_path):
     run = mirror(box, username="Elena Shumilova")
-    assert run.returncode == 1
-    assert_one_line_of_complaint(run)
-    assert "User not found" in run.stderr
-    assert "Elena Shumilova" in run.stderr
+    assert_one_line(run, "User not found", "Elena Shumilova")
     assert list(files_in(cache_path)) == []
 
 
 def test_a_cache_path_that_is_a_file_is_one_line_that_names_it(box, mirror, cache_path):
     cache_path.write_text("I was here first.")
-    run = mirror(box)
-    assert run.returncode != 0
-    assert_one_line_of_complaint(run)
-    assert str(cache_path) in run.stderr
+    assert_one_line(mirror(box), cache_path)
     assert cache_path.read_text() == "I was here first."
 
 
@@ -321,34 +307,14 @@ def test_photos_that_could_not_be_mirrored_are_named_and_the_status_is_1(box, mi
     assert all(gone.id in line for line in troubles)
 
 
-def started(box, cache_path, *more):
-    """Start the program and return it, once it has asked for an image."""
-    command = ["-m", "flickr", "--username", "sandbox", "--cache-path", cache_path, *KEY_ARGUMENTS]
-    program = subprocess.Popen(
-        [sys.executable, *map(str, command), *more],
-        env=program_environment(box),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    limit = time.monotonic() + 20
-    while box.images == 0 and program.poll() is None and time.monotonic() < limit:
-        time.sleep(0.02)
-    return program
-
-
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_run_says_so_ends_with_status_130_and_can_go_on(
-    sandbox, mirror, cache_path, number
+    sandbox, mirror, program, cache_path, number
 ):
     box = sandbox(Photostream.generated(40), image_delay=0.3)
-    program = started(box, cache_path, "--image-only")
-    program.send_signal(number)
-    stdout, stderr = program.communicate(timeout=10)
-    assert program.returncode == 130
-    assert "interrupted" in stdout.splitlines()[-1]
-    assert "Traceback" not in stderr
+    with program(box, "--image-only") as process:
+        wait_until(lambda: box.images > 0)
+        interrupted(process, number)
     done = len(list(files_in(cache_path)))
     assert done < 40
     box.image_delay = 0.0
@@ -358,31 +324,33 @@ def test_an_interrupted_run_says_so_ends_with_status_130_and_can_go_on(
     assert box.images == 40 - done
 
 
-def test_an_interrupt_does_not_wait_for_downloads_that_hang(sandbox, mirror, cache_path):
+@pytest.fixture
+def hanging(sandbox, program):
+    """A sandbox all of whose images hang, and the program while it waits for eight of them."""
     box = sandbox(Photostream.generated(8, image_bytes=200_000))
     box.faults.always("/img/", "stall")
-    program = started(box, cache_path, "--image-only")
-    time.sleep(0.3)  # until every download has begun to hang
-    program.send_signal(signal.SIGINT)
+    with program(box, "--image-only") as process:
+        wait_until(lambda: box.images == 8)
+        time.sleep(0.3)  # until every download has begun to hang
+        yield box, process
+
+
+def test_an_interrupt_does_not_wait_for_downloads_that_hang(hanging, cache_path):
+    _, process = hanging
     begun = time.monotonic()
-    program.communicate(timeout=30)
-    assert program.returncode == 130
+    interrupted(process)
     assert time.monotonic() - begun < 5
     assert list(cache_path.rglob("*.jpg")) == []
 
 
-def test_half_files_of_an_interrupted_run_are_gone_after_the_next(sandbox, mirror, cache_path):
-    box = sandbox(Photostream.generated(2, image_bytes=200_000))
-    box.faults.always("/img/", "stall")
-    program = started(box, cache_path, "--image-only")
-    time.sleep(0.3)  # until every download has begun to hang
-    program.send_signal(signal.SIGINT)
-    program.communicate(timeout=30)
+def test_half_files_of_an_interrupted_run_are_gone_after_the_next(hanging, mirror, cache_path):
+    box, process = hanging
+    interrupted(process)
     box.faults.clear()
     assert mirror(box, "--image-only").returncode == 0
     left = [path.name for path in cache_path.rglob("*") if path.is_file()]
     assert sorted(name for name in left if not name.startswith(".mirror_flickr")) == sorted(
-        flickr.FlickrPhoto(photo.id, "").image_filename for photo in box.photostream.photos
+        f"{digest_of(photo)}.jpg" for photo in box.photostream.photos
     )
 
 
@@ -415,7 +383,9 @@ class Terminal:
         while text not in self.shown:
             assert self._read(limit - time.monotonic()), f"no {text!r} in {self.shown!r}"
 
-    def type(self, text):
+    def answer(self, prompt, text):
+        """Type a text once the terminal shows the prompt."""
+        self.read_until(prompt)
         os.write(self._ours, text.encode())
 
     def end(self):
@@ -454,12 +424,6 @@ def terminal(cache_path):
         yield start
 
 
-def save_keys(cache_path, **keys):
-    cache_path.mkdir(parents=True, exist_ok=True)
-    (cache_path / "flickr_keys").write_text(json.dumps(keys))
-    (cache_path / "flickr_keys").chmod(0o600)
-
-
 def saved_keys(cache_path):
     return json.loads((cache_path / "flickr_keys").read_text())
 
@@ -470,10 +434,8 @@ def keys_sent(box):
 
 def test_the_prompts_are_the_specifications_and_what_is_typed_is_not_echoed(empty, terminal):
     screen = terminal(empty)
-    screen.read_until(KEY_PROMPT)
-    screen.type(f"{KEY}\n")
-    screen.read_until(SECRET_PROMPT)
-    screen.type(f"{SECRET}\n")
+    screen.answer(KEY_PROMPT, f"{KEY}\n")
+    screen.answer(SECRET_PROMPT, f"{SECRET}\n")
     assert screen.end() == 0
     assert keys_sent(empty) == {KEY}
     assert KEY not in screen.shown
@@ -482,56 +444,45 @@ def test_the_prompts_are_the_specifications_and_what_is_typed_is_not_echoed(empt
 
 def test_only_the_missing_secret_is_asked_for(empty, terminal, cache_path):
     screen = terminal(empty, "--consumer-key", KEY, "--save-api-keys")
-    screen.read_until(SECRET_PROMPT)
-    screen.type(f"{SECRET}\n")
+    screen.answer(SECRET_PROMPT, f"{SECRET}\n")
     assert screen.end() == 0
     assert KEY_PROMPT not in screen.shown
-    assert saved_keys(cache_path) == {"consumer_key": KEY, "consumer_secret": SECRET}
+    assert saved_keys(cache_path) == KEYS
 
 
 def test_only_the_missing_key_is_asked_for(empty, terminal, cache_path):
     save_keys(cache_path, consumer_secret=SECRET)
     screen = terminal(empty, "--save-api-keys")
-    screen.read_until(KEY_PROMPT)
-    screen.type(f"{KEY}\n")
+    screen.answer(KEY_PROMPT, f"{KEY}\n")
     assert screen.end() == 0
     assert SECRET_PROMPT not in screen.shown
     assert keys_sent(empty) == {KEY}
-    assert saved_keys(cache_path) == {"consumer_key": KEY, "consumer_secret": SECRET}
+    assert saved_keys(cache_path) == KEYS
 
 
 def test_keys_that_were_typed_are_not_saved_unless_asked(empty, terminal, cache_path):
     screen = terminal(empty)
-    screen.read_until(KEY_PROMPT)
-    screen.type(f"{KEY}\n")
-    screen.read_until(SECRET_PROMPT)
-    screen.type(f"{SECRET}\n")
+    screen.answer(KEY_PROMPT, f"{KEY}\n")
+    screen.answer(SECRET_PROMPT, f"{SECRET}\n")
     assert screen.end() == 0
     assert not (cache_path / "flickr_keys").exists()
 
 
-def test_an_empty_answer_to_the_prompt_is_one_line_and_status_2(empty, terminal):
+@pytest.mark.parametrize("typed", ["\n", "\x04"], ids=["empty", "Ctrl-D"])
+def test_an_empty_answer_and_the_end_of_input_at_the_prompt_are_one_line_and_status_2(
+    empty, terminal, typed
+):
     screen = terminal(empty)
-    screen.read_until(KEY_PROMPT)
-    screen.type("\n")
+    screen.answer(KEY_PROMPT, typed)
     assert screen.end() == 2
+    assert "Traceback" not in screen.shown
     assert screen.shown.rpartition(KEY_PROMPT)[2].strip().count("\n") == 0
     assert empty.requests == []
 
 
-def test_the_end_of_input_at_the_prompt_is_one_line_and_no_traceback(empty, terminal):
-    screen = terminal(empty)
-    screen.read_until(KEY_PROMPT)
-    screen.type("\x04")  # Ctrl-D
-    assert screen.end() == 2
-    assert "Traceback" not in screen.shown
-    assert screen.shown.rpartition(KEY_PROMPT)[2].strip().count("\n") == 0
-
-
 def test_an_interrupt_at_the_prompt_ends_with_status_130(empty, terminal):
     screen = terminal(empty)
-    screen.read_until(KEY_PROMPT)
-    screen.type("\x03")  # Ctrl-C
+    screen.answer(KEY_PROMPT, "\x03")  # Ctrl-C
     assert screen.end() == 130
     assert "Traceback" not in screen.shown
 
@@ -552,12 +503,12 @@ def test_key_and_secret_may_come_from_different_places(empty, mirror, cache_path
     save_keys(cache_path, consumer_key=KEY)
     run = mirror(empty, "--save-api-keys", keys=("--consumer-secret", SECRET))
     assert run.returncode == 0, run.stderr
-    assert saved_keys(cache_path) == {"consumer_key": KEY, "consumer_secret": SECRET}
+    assert saved_keys(cache_path) == KEYS
 
 
 def test_the_keys_are_saved_as_json_for_the_next_run(empty, mirror, cache_path):
     assert mirror(empty, "--save-api-keys").returncode == 0
-    assert saved_keys(cache_path) == {"consumer_key": KEY, "consumer_secret": SECRET}
+    assert saved_keys(cache_path) == KEYS
     empty.reset_counts()
     assert mirror(empty, keys=()).returncode == 0
     assert keys_sent(empty) == {KEY}
@@ -581,13 +532,12 @@ def test_the_saved_keys_are_for_their_user_only(empty, mirror, cache_path, umask
 def test_saved_keys_that_others_could_read_are_replaced_by_some_that_they_can_not(
     empty, mirror, cache_path
 ):
-    save_keys(cache_path, consumer_key="old", consumer_secret="old")
-    path = cache_path / "flickr_keys"
+    path = save_keys(cache_path, consumer_key="old", consumer_secret="old")
     path.chmod(0o644)
     reader = path.open()
     assert mirror(empty, "--save-api-keys", umask=0).returncode == 0
     assert mode_of(path) == 0o600
-    assert saved_keys(cache_path) == {"consumer_key": KEY, "consumer_secret": SECRET}
+    assert saved_keys(cache_path) == KEYS
     with reader:  # who had the old file open does not see the new keys
         assert KEY not in reader.read()
 
@@ -621,8 +571,7 @@ sys.exit(status)
 @pytest.mark.parametrize("before", [None, 0o644])
 def test_the_saved_keys_are_readable_by_others_at_no_moment(empty, cache_path, before):
     if before is not None:
-        save_keys(cache_path, consumer_key="old", consumer_secret="old")
-        (cache_path / "flickr_keys").chmod(before)
+        save_keys(cache_path, consumer_key="old", consumer_secret="old").chmod(before)
     watched = WATCHED.replace("SECRET", SECRET)
     options = ["--username", "sandbox", "--cache-path", cache_path, "--save-api-keys"]
     run = run_python("-c", watched, cache_path, *options, *KEY_ARGUMENTS, box=empty, umask=0)
@@ -634,17 +583,13 @@ def test_without_a_terminal_and_without_keys_one_line_says_how_to_give_them(
     empty, mirror, cache_path
 ):
     run = mirror(empty, keys=())
-    assert run.returncode == 2
-    assert_one_line_of_complaint(run)
-    for way in ("--consumer-key", "--consumer-secret", "--save-api-keys"):
-        assert way in run.stderr
+    assert_one_line(run, "--consumer-key", "--consumer-secret", "--save-api-keys", status=2)
     assert empty.requests == []
 
 
 def test_keys_are_not_read_from_a_pipe(empty, mirror):
     run = mirror(empty, keys=(), stdin=None, input=f"{KEY}\n{SECRET}\n")
-    assert run.returncode == 2
-    assert_one_line_of_complaint(run)
+    assert_one_line(run, status=2)
     assert KEY not in run.stderr
 
 
@@ -657,9 +602,7 @@ def test_with_its_input_closed_the_program_complains_the_same(empty, cache_path)
         text=True,
         timeout=30,
     )
-    assert run.returncode == 2
-    assert_one_line_of_complaint(run)
-    assert "--consumer-key" in run.stderr
+    assert_one_line(run, "--consumer-key", status=2)
 
 
 @pytest.mark.parametrize(
@@ -677,10 +620,7 @@ def test_a_damaged_file_of_keys_is_named_in_one_line(empty, cache_path, mirror, 
     cache_path.mkdir()
     (cache_path / "flickr_keys").write_bytes(content)
     (cache_path / "flickr_keys").chmod(0o600)
-    run = mirror(empty, keys=())
-    assert run.returncode == 2
-    assert_one_line_of_complaint(run)
-    assert str(cache_path / "flickr_keys") in run.stderr
+    assert_one_line(mirror(empty, keys=()), cache_path / "flickr_keys", status=2)
     assert empty.requests == []
 
 
@@ -690,10 +630,10 @@ def test_a_damaged_file_of_keys_does_not_matter_where_both_keys_are_given(
     cache_path.mkdir()
     (cache_path / "flickr_keys").write_bytes(b"{")
     assert mirror(empty, "--save-api-keys").returncode == 0
-    assert saved_keys(cache_path) == {"consumer_key": KEY, "consumer_secret": SECRET}
+    assert saved_keys(cache_path) == KEYS
 
 
 def test_a_users_folder_is_never_taken_for_the_file_of_keys(sandbox, mirror, cache_path):
     box = sandbox(Photostream.generated(1, username="flickr_keys"))
     assert mirror(box, "--image-only", "--save-api-keys").returncode == 0
-    assert saved_keys(cache_path) == {"consumer_key": KEY, "consumer_secret": SECRET}
+    assert saved_keys(cache_path) == KEYS

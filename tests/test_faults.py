@@ -19,7 +19,16 @@ from pathlib import Path
 from urllib.parse import parse_qsl, urlsplit
 
 import pytest
-from conftest import KEY, KEY_ARGUMENTS, SECRET, HeldClock, program_environment, run_python
+from conftest import (
+    KEY,
+    SECRET,
+    HeldClock,
+    assert_one_line,
+    program_environment,
+    run_python,
+    save_keys,
+    wait_until,
+)
 from sandbox import UNAVAILABLE_PICTURE, Photostream, Sandbox, SandboxPhoto, image_of
 from soak import Mirror, Report, image_name_of, path_of, stem_of
 
@@ -81,41 +90,11 @@ def nothing_torn(cache_path, stream, level=0):
     assert report.good, report
 
 
-def one_line(run, *words, status=1):
-    """The program said in one line what is wrong, with these words in it."""
-    assert run.returncode == status, run.stderr
-    [line] = run.stderr.splitlines()
-    assert line.startswith("mirror_flickr: error: ")
-    assert "Traceback" not in run.stderr + run.stdout
-    for word in words:
-        assert str(word) in line
-    return line
-
-
-def wait_until(happened, seconds=20.0):
-    end = time.monotonic() + seconds
-    while not happened():
-        assert time.monotonic() < end, "it does not happen"
-        time.sleep(0.01)
-
-
-@contextlib.contextmanager
-def program(box, cache_path, *arguments, keys=KEY_ARGUMENTS, **options):
-    """Run the program meanwhile; it does not survive the block."""
-    command = [sys.executable, "-m", "flickr", "--username", box.photostream.username]
-    with subprocess.Popen(
-        [*command, "--cache-path", str(cache_path), *keys, *arguments],
-        env=program_environment(box),
-        stdin=subprocess.DEVNULL,
-        stdout=options.pop("stdout", subprocess.DEVNULL),
-        stderr=options.pop("stderr", subprocess.DEVNULL),
-        text=True,
-        **options,
-    ) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
+def assert_the_next_run_goes_on(mirror, box, cache_path):
+    """Nothing is torn, and what is not there yet is fetched."""
+    nothing_torn(cache_path, box.photostream)
+    assert mirror(box, "--image-only").returncode == 0
+    assert_whole(cache_path, box.photostream, infos=False)
 
 
 # ------------------------------------------------------------- a server that answers anything
@@ -515,16 +494,16 @@ def test_information_that_is_no_json_is_mended_on_each_page_that_is_read(
 
 
 def test_a_second_run_says_so_in_one_line_and_leaves_the_first_alone(
-    sandbox, agent, mirror, cache_path
+    sandbox, program, mirror, cache_path
 ):
     stream = Photostream.generated(3)
     box = sandbox(stream)
     box.faults.always("/img/", "stall")
-    with program(box, cache_path) as first:
+    with program(box) as first:
         wait_until(lambda: box.images == 3)
         partials = list(cache_path.rglob(PARTIAL))
         assert partials
-        one_line(mirror(box, "--quiet"), "another run", cache_path / "sandbox")
+        assert_one_line(mirror(box, "--quiet"), "another run", cache_path / "sandbox")
         assert list(cache_path.rglob(PARTIAL)) == partials
         assert first.poll() is None
         first.kill()
@@ -534,11 +513,12 @@ def test_a_second_run_says_so_in_one_line_and_leaves_the_first_alone(
     assert_whole(cache_path, stream)
 
 
-def test_the_lock_dies_with_its_process_though_its_helpers_live(sandbox, agent, cache_path):
-    stream = Photostream.generated(12)
-    box = sandbox(stream)
+def test_the_lock_dies_with_its_process_though_its_helpers_live(
+    sandbox, program, agent, cache_path
+):
+    box = sandbox(Photostream.generated(12))
     box.faults.always("/img/", "stall")
-    with program(box, cache_path) as first:
+    with program(box) as first:
         wait_until(lambda: len(list(cache_path.rglob("*.json"))) == 12)  # languages are detected
         first.kill()
         first.wait()
@@ -546,13 +526,13 @@ def test_the_lock_dies_with_its_process_though_its_helpers_live(sandbox, agent, 
         assert agent(box).run().complete
 
 
-def test_two_users_may_be_mirrored_into_a_cache_at_the_same_time(sandbox, agent, cache_path):
+def test_two_users_may_be_mirrored_into_a_cache_at_the_same_time(sandbox, program, agent):
     box = sandbox(
         Photostream.generated(3, username="alice"),
         Photostream("bob", "2@N01", [SandboxPhoto("77")]),
     )
     box.faults.always("/img/65535/5", "stall")
-    with program(box, cache_path, "--image-only"):
+    with program(box, "--image-only"):
         wait_until(lambda: box.images == 3)
         assert agent(box, "bob", image_only=True).run().complete
 
@@ -593,27 +573,21 @@ def short_files(length):
 
 
 def test_a_full_disk_is_one_line_and_the_next_run_goes_on(sandbox, mirror, cache_path):
-    stream = Photostream.generated(6, image_bytes=120_000)
-    box = sandbox(stream)
+    box = sandbox(Photostream.generated(6, image_bytes=120_000))
     with small_disk(cache_path) as (restricted, enlarge):
-        one_line(mirror(box, "--image-only", "--quiet", **restricted))
-        nothing_torn(cache_path, stream)
+        assert_one_line(mirror(box, "--image-only", "--quiet", **restricted))
         enlarge()
-        assert mirror(box, "--image-only").returncode == 0
-        assert_whole(cache_path, stream, infos=False)
+        assert_the_next_run_goes_on(mirror, box, cache_path)
 
 
 def test_a_file_that_the_disk_does_not_take_is_one_line_and_the_next_run_goes_on(
     sandbox, mirror, cache_path
 ):
-    stream = Photostream.generated(6, image_bytes=50_000)
-    box = sandbox(stream)
-    line = one_line(mirror(box, "--image-only", "--quiet", **short_files(40_000)))
-    assert "File too large" in line
+    box = sandbox(Photostream.generated(6, image_bytes=50_000))
+    run = mirror(box, "--image-only", "--quiet", **short_files(40_000))
+    assert_one_line(run, "File too large")
     assert not list(cache_path.rglob(PARTIAL))
-    nothing_torn(cache_path, stream)
-    assert mirror(box, "--image-only").returncode == 0
-    assert_whole(cache_path, stream, infos=False)
+    assert_the_next_run_goes_on(mirror, box, cache_path)
 
 
 PR_CAPBSET_DROP, CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH = 24, 1, 2
@@ -661,11 +635,9 @@ def test_a_folder_without_permission_is_one_line_that_names_it_and_the_next_run_
     before = files_of(cache_path)
     with unwritable(*folders):
         run = mirror(box, "--image-only", "--quiet", preexec_fn=obey_permissions)
-        one_line(run, "ermission denied", folders[0])
+        assert_one_line(run, "ermission denied", folders[0])
     assert before <= files_of(cache_path)
-    nothing_torn(cache_path, stream)
-    assert mirror(box, "--image-only").returncode == 0
-    assert_whole(cache_path, stream, infos=False)
+    assert_the_next_run_goes_on(mirror, box, cache_path)
 
 
 @pytest.mark.parametrize("name", ["state", "keys"])
@@ -676,7 +648,7 @@ def test_a_file_that_may_not_be_read_is_one_line_that_names_it(sandbox, mirror, 
     path = cache_path / ("flickr_keys" if name == "keys" else f"sandbox/{STATE}")
     path.chmod(0)
     run = mirror(box, "--image-only", "--quiet", keys=(), preexec_fn=obey_permissions)
-    one_line(run, "ermission denied", path)
+    assert_one_line(run, "ermission denied", path)
     path.chmod(0o600)
     assert mirror(box, "--image-only", keys=()).returncode == 0
 
@@ -699,16 +671,14 @@ def test_something_in_the_way_is_one_line_that_names_it_and_the_next_run_goes_on
         (obstacle / "something").touch()
     else:
         obstacle.write_text("a file")
-    one_line(mirror(box, "--image-only", "--quiet"), obstacle)
+    assert_one_line(mirror(box, "--image-only", "--quiet"), obstacle)
     if where == "image":
         (obstacle / "something").unlink()
         obstacle.rmdir()
     else:
         assert obstacle.read_text() == "a file"
         obstacle.unlink()
-    nothing_torn(cache_path, stream)
-    assert mirror(box, "--image-only").returncode == 0
-    assert_whole(cache_path, stream, infos=False)
+    assert_the_next_run_goes_on(mirror, box, cache_path)
 
 
 # ------------------------------------------------------------------- servers that do not behave
@@ -766,15 +736,25 @@ BAD_PLACES = [
 ]
 
 
+@pytest.fixture
+def assert_one_error(crafted, agent, cache_path):
+    """Give this answer for the second of three images, which is all that may go wrong."""
+
+    def check(answer):
+        box = crafted()
+        box.files["/odd.jpg"] = answer
+        box.list([box.row("11"), box.row("12", url_o=f"{box.base}/odd.jpg"), box.row("13")])
+        result = agent(box, image_only=True, clock=HeldClock()).run()
+        assert result.images == 2
+        assert set(result.failed) | set(result.unavailable) == {"12"}
+        assert len(files_of(cache_path)) == 2
+
+    return check
+
+
 @pytest.mark.parametrize("place", BAD_PLACES)
-def test_a_redirect_to_nowhere_is_an_error_for_that_photo(crafted, agent, place):
-    box = crafted()
-    redirect = f"HTTP/1.1 302 Found\r\nLocation: {place}\r\nContent-Length: 0\r\n\r\n"
-    box.files["/away.jpg"] = redirect
-    box.list([box.row("11"), box.row("12", url_o=f"{box.base}/away.jpg"), box.row("13")])
-    result = agent(box, image_only=True, clock=HeldClock()).run()
-    assert result.images == 2
-    assert set(result.failed) | set(result.unavailable) == {"12"}
+def test_a_redirect_to_nowhere_is_an_error_for_that_photo(assert_one_error, place):
+    assert_one_error(f"HTTP/1.1 302 Found\r\nLocation: {place}\r\nContent-Length: 0\r\n\r\n")
 
 
 @pytest.mark.parametrize(
@@ -793,16 +773,8 @@ def test_a_redirect_to_nowhere_is_an_error_for_that_photo(crafted, agent, place)
     ],
     ids=range(10),
 )
-def test_headers_that_make_no_sense_are_an_error_for_that_photo_at_most(
-    crafted, agent, cache_path, headers
-):
-    box = crafted()
-    box.files["/odd.jpg"] = f"HTTP/1.1 200 OK\r\n{headers}\r\n" + "\xff\xd8\xff" + "x" * 37
-    box.list([box.row("11"), box.row("12", url_o=f"{box.base}/odd.jpg"), box.row("13")])
-    result = agent(box, image_only=True, clock=HeldClock()).run()
-    assert result.images == 2
-    assert set(result.failed) | set(result.unavailable) == {"12"}
-    assert len(files_of(cache_path)) == 2
+def test_headers_that_make_no_sense_are_an_error_for_that_photo_at_most(assert_one_error, headers):
+    assert_one_error(f"HTTP/1.1 200 OK\r\n{headers}\r\n" + "\xff\xd8\xff" + "x" * 37)
 
 
 # ------------------------------------------------------------------------------------ usernames
@@ -1182,7 +1154,7 @@ def test_no_control_character_of_a_refusal_reaches_the_terminal(crafted, mirror,
     if code == 105:
         box.answers["flickr.people.findByUsername"] = {"user": NASTY, "stat": "ok"} | answer
         box.answers["flickr.people.findByUsername"]["code"] = 2
-    one_line(mirror(box, "--quiet", username="some\x1b[31mone"), "evil")
+    assert_one_line(mirror(box, "--quiet", username="some\x1b[31mone"), "evil")
     assert no_control_characters(mirror(box, "--debug", "4", username="some\x1b[31mone"))
 
 
@@ -1209,14 +1181,6 @@ def holds_no_secret(*texts):
         assert KEY.encode() not in text
         assert SECRET.encode() not in text
     return True
-
-
-def save_keys(cache_path, key=KEY, secret=SECRET):
-    cache_path.mkdir(exist_ok=True)
-    path = cache_path / "flickr_keys"
-    path.write_text(json.dumps({"consumer_key": key, "consumer_secret": secret}))
-    path.chmod(0o600)
-    return path
 
 
 def test_with_everything_logged_the_keys_are_in_no_line_and_in_no_file_but_their_own(
@@ -1294,13 +1258,13 @@ def test_no_error_and_no_traceback_holds_the_keys(sandbox, crafted, caplog, monk
     assert holds_no_secret(repr(api), repr(web))
 
 
-def test_the_keys_are_in_no_process_list_once_they_are_in_their_file(sandbox, cache_path):
+def test_the_keys_are_in_no_process_list_once_they_are_in_their_file(sandbox, program, cache_path):
     box = sandbox(Photostream.generated(6))
     # Keys of its own: others may be running the same tests.
     key, secret = os.urandom(16).hex(), os.urandom(8).hex()
-    save_keys(cache_path, key, secret)
+    save_keys(cache_path, consumer_key=key, consumer_secret=secret)
     box.faults.always("/img/", "stall")
-    with program(box, cache_path, keys=()) as process:
+    with program(box, keys=()) as process:
         wait_until(lambda: len(list(cache_path.rglob("*.json"))) == 6)  # languages are detected
         listing = subprocess.run(["ps", "-eww", "-o", "args"], capture_output=True).stdout
         assert str(cache_path).encode() in listing, "the list shows the program"
@@ -1375,7 +1339,7 @@ def test_a_certificate_that_does_not_verify_is_refused_with_a_clear_message(
 ):
     box = crafted(certificate=certificate)
     box.list([box.row("11")])
-    one_line(mirror(box, "--quiet"), "certificate of 127.0.0.1", "REQUESTS_CA_BUNDLE")
+    assert_one_line(mirror(box, "--quiet"), "certificate of 127.0.0.1", "REQUESTS_CA_BUNDLE")
     assert box.asked == [], "no request is made, and no key is sent"
 
 
@@ -1400,7 +1364,7 @@ def test_an_image_server_with_a_bad_certificate_is_an_error_for_its_photos(
 
 def test_a_bundle_of_certificates_that_is_not_there_is_one_line(crafted, mirror, certificate):
     box = crafted(certificate=certificate)
-    one_line(
+    assert_one_line(
         mirror(box, "--quiet", variables={"REQUESTS_CA_BUNDLE": "/nowhere/ca.pem"}), "/nowhere"
     )
 

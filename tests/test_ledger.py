@@ -16,6 +16,7 @@ from sandbox import Photostream, SandboxPhoto
 from flickr import CachingStrategy, Ledger, Ranges, Survey, span
 
 LIFO, FIFO = CachingStrategy.LIFO, CachingStrategy.FIFO
+both_strategies = pytest.mark.parametrize("strategy", [LIFO, FIFO])
 
 numbers = st.integers(1, 40)
 pairs = st.lists(st.tuples(numbers, numbers).map(lambda pair: tuple(sorted(pair))), max_size=6)
@@ -215,7 +216,7 @@ def stream_of(count):
     return Photostream(photos=[SandboxPhoto(id=str(1000 + each)) for each in range(count)])
 
 
-@pytest.mark.parametrize("strategy", [LIFO, FIFO])
+@both_strategies
 @pytest.mark.parametrize("count", [0, 1, 4, 5, 6, 10, 23])
 def test_a_first_run_reads_each_page_and_once_more_the_first(strategy, count):
     mirror = Mirror(stream_of(count))
@@ -225,7 +226,7 @@ def test_a_first_run_reads_each_page_and_once_more_the_first(strategy, count):
     assert mirror.calls == (pages + 1 if pages > 1 else 1)
 
 
-@pytest.mark.parametrize("strategy", [LIFO, FIFO])
+@both_strategies
 @pytest.mark.parametrize("added", [0, 1, 4])
 def test_a_mirror_that_is_up_to_date_costs_one_listing_call(strategy, added):
     mirror = Mirror(stream_of(23))
@@ -236,19 +237,19 @@ def test_a_mirror_that_is_up_to_date_costs_one_listing_call(strategy, added):
     assert not mirror.lacking()
 
 
-def test_the_strategies_start_at_the_two_ends():
-    for strategy, first_numbers in ((LIFO, [23, 22, 21]), (FIFO, [1, 2, 3])):
-        survey = Survey(Ledger(), images=True, info_level=0, strategy=strategy, per_page=5)
-        stream = stream_of(23)
-        look = None
-        while look is None or not look.photos:
-            page = survey.next_page()
-            rows, _, total = stream.page(page, 5)
-            look = survey.receive(page, total, [photo.id for photo in rows])
-        assert [number for number, _ in look.photos][:3] == first_numbers
+@pytest.mark.parametrize(("strategy", "first_numbers"), [(LIFO, [23, 22, 21]), (FIFO, [1, 2, 3])])
+def test_the_strategies_start_at_the_two_ends(strategy, first_numbers):
+    survey = Survey(Ledger(), images=True, info_level=0, strategy=strategy, per_page=5)
+    stream = stream_of(23)
+    look = None
+    while look is None or not look.photos:
+        page = survey.next_page()
+        rows, _, total = stream.page(page, 5)
+        look = survey.receive(page, total, [photo.id for photo in rows])
+    assert [number for number, _ in look.photos][:3] == first_numbers
 
 
-@pytest.mark.parametrize("strategy", [LIFO, FIFO])
+@both_strategies
 def test_photos_that_failed_are_all_that_the_next_run_reads_for(strategy):
     mirror = Mirror(stream_of(50))
     unlucky = mirror.stream.photos[17].id
@@ -259,7 +260,7 @@ def test_photos_that_failed_are_all_that_the_next_run_reads_for(strategy):
     assert mirror.calls <= 3
 
 
-@pytest.mark.parametrize("strategy", [LIFO, FIFO])
+@both_strategies
 def test_switching_the_strategy_keeps_what_was_done(strategy):
     mirror = Mirror(stream_of(100))
     mirror.run(strategy, stop_after=10)
@@ -289,7 +290,7 @@ def test_deleting_recent_photos_costs_no_more_than_a_look_at_page_1():
     assert not mirror.lacking()
 
 
-@pytest.mark.parametrize("strategy", [LIFO, FIFO])
+@both_strategies
 @pytest.mark.parametrize("added", [0, 1, 2, 7, 30])
 def test_a_deletion_that_additions_outweigh_is_noticed(strategy, added):
     mirror = Mirror(stream_of(50))
@@ -312,7 +313,7 @@ def test_an_anchor_is_not_proved_by_a_newer_one_of_the_same_run():
     assert not mirror.lacking(True, 2)
 
 
-@pytest.mark.parametrize("strategy", [LIFO, FIFO])
+@both_strategies
 def test_a_page_cut_short_is_asked_for_again_three_times_at_most(strategy):
     mirror = Mirror(stream_of(20))
     asked = []
@@ -330,7 +331,7 @@ def test_a_page_cut_short_is_asked_for_again_three_times_at_most(strategy):
     assert mirror.calls <= 3
 
 
-@pytest.mark.parametrize("strategy", [LIFO, FIFO])
+@both_strategies
 def test_a_page_that_stays_short_is_looked_at_once_more_and_then_believed(strategy):
     mirror = Mirror(stream_of(20))
     mirror.stream.hidden = {mirror.stream.photos[8].id}
@@ -355,7 +356,7 @@ def test_a_photo_kept_back_among_the_newest_does_not_cost_a_rescan():
     assert not mirror.lacking()
 
 
-@pytest.mark.parametrize("strategy", [LIFO, FIFO])
+@both_strategies
 def test_photos_added_while_it_runs_are_mirrored_too(strategy):
     mirror = Mirror(stream_of(40))
     mirror.run(strategy, between=lambda calls: mirror.stream.add(1))

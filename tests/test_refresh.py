@@ -5,18 +5,23 @@ Texts are digits, which take no time to tell the language of.
 
 import datetime
 import email.utils
-import hashlib
 import json
 import os
-import signal
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 import pytest
-from conftest import KEY_ARGUMENTS, HeldClock, files_in, program_environment
-from sandbox import Photostream, SandboxPhoto, image_of, sizes_of, video_sizes_of
+from conftest import (
+    bytes_of,
+    calls,
+    digest_of,
+    files_in,
+    info_of,
+    interrupted,
+    path_of,
+    wait_until,
+)
+from sandbox import Photostream, SandboxPhoto, image_of, video_sizes_of
 
 import flickr
 
@@ -52,35 +57,11 @@ def box(sandbox, stream):
     return sandbox(stream)
 
 
-@pytest.fixture
-def run(agent):
-    """Run an agent at a time when Flickr never makes one wait, all counts starting at 0."""
-
-    def go(box, **options):
-        box.reset_counts()
-        options = {"cache_directory_depth": 0, "clock": HeldClock()} | options
-        return agent(box, **options).run()
-
-    return go
-
-
 def edit(photo, days=30, **fields):
     """Change a photo on Flickr, so many days after its last change."""
     for name, value in fields.items():
         setattr(photo, name, value)
     photo.last_update += days * DAY
-
-
-def digest_of(photo):
-    return hashlib.md5(f"flickr.{photo.id}".encode()).hexdigest()
-
-
-def path_of(cache_path, photo, suffix=".json"):
-    return cache_path / "sandbox" / f"{digest_of(photo)}{suffix}"
-
-
-def info_of(cache_path, photo):
-    return json.loads(path_of(cache_path, photo).read_text(encoding="utf-8"))
 
 
 def old_infos(cache_path, photo):
@@ -109,15 +90,6 @@ def files(cache_path):
     }
 
 
-def best_key(photo):
-    return max(sizes_of(photo), key=lambda size: size.width * size.height).key
-
-
-def calls(box):
-    """API calls by the last part of the method's name."""
-    return {method.rpartition(".")[2]: count for method, count in box.calls.items()}
-
-
 def image_statuses(box):
     return [request.status for request in box.requests if request.kind == "image"]
 
@@ -125,11 +97,16 @@ def image_statuses(box):
 # -------------------------------------------------------------------------------- the dates
 
 
-def test_an_information_file_bears_the_date_of_the_last_change_on_flickr(box, run, cache_path):
+@pytest.mark.parametrize(
+    ("suffix", "date"), [(".json", "last_update"), (".jpg", "date_upload")], ids=["info", "image"]
+)
+def test_information_bears_the_date_of_its_last_change_and_an_image_that_of_its_upload(
+    box, run, cache_path, suffix, date
+):
     box.photostream.photos[3].last_update = 1_500_000_123
     run(box)
     for photo in box.photostream.photos:
-        assert date_of(path_of(cache_path, photo)) == photo.last_update
+        assert date_of(path_of(cache_path, photo, suffix)) == getattr(photo, date)
 
 
 @pytest.mark.parametrize("level", [0, 1, 2, 3])
@@ -137,13 +114,6 @@ def test_an_information_file_bears_its_date_at_every_level(box, run, cache_path,
     box.photostream.photos[3].last_update = 1_500_000_123
     run(box, info_level=level, info_only=True)
     assert date_of(path_of(cache_path, box.photostream.photos[3])) == 1_500_000_123
-
-
-def test_an_image_bears_the_date_of_its_upload(box, run, cache_path):
-    box.photostream.photos[3].last_update = 1_500_000_123
-    run(box)
-    for photo in box.photostream.photos:
-        assert date_of(path_of(cache_path, photo, ".jpg")) == photo.date_upload
 
 
 def test_a_film_and_its_poster_bear_the_date_of_their_upload(sandbox, run, cache_path):
@@ -377,7 +347,7 @@ def test_new_photos_are_mirrored_by_a_refresh_as_well(box, run, cache_path):
     [new] = box.photostream.add(1, width=64, height=64, title="8")
     result = run(box, refresh=True)
     assert (result.images, result.infos) == (1, 1)
-    assert path_of(cache_path, new, ".jpg").read_bytes() == image_of(new, best_key(new))[1]
+    assert path_of(cache_path, new, ".jpg").read_bytes() == bytes_of(new)
 
 
 def test_a_refresh_without_a_mirror_is_a_first_run(box, run, cache_path):
@@ -406,7 +376,7 @@ def test_a_replaced_image_is_fetched_and_the_old_one_kept(box, run, cache_path):
     edit(photo, image_revision=1)
     result = run(box, refresh=True)
     after = path_of(cache_path, photo, ".jpg").read_bytes()
-    assert after == image_of(photo, best_key(photo))[1] != before
+    assert after == bytes_of(photo) != before
     assert old_images(cache_path, photo) == [before]
     assert (result.images, result.infos) == (1, 0)
     assert old_infos(cache_path, photo) == []
@@ -425,11 +395,11 @@ def test_the_old_image_bears_its_own_date_in_name_and_file(box, run, cache_path)
 def test_an_image_that_was_replaced_again_and_again_is_kept_each_time(box, run, cache_path):
     photo = box.photostream.photos[1]
     run(box)
-    expected = [image_of(photo, best_key(photo))[1]]
+    expected = [bytes_of(photo)]
     for revision in (1, 2, 3):
         edit(photo, days=1, image_revision=revision)
         run(box, refresh=True)
-        expected.append(image_of(photo, best_key(photo))[1])
+        expected.append(bytes_of(photo))
     assert path_of(cache_path, photo, ".jpg").read_bytes() == expected.pop()
     assert old_images(cache_path, photo) == expected
 
@@ -477,27 +447,20 @@ def test_an_image_that_comes_again_the_same_is_not_kept_twice(box, run, cache_pa
     assert result.images == 0
 
 
-def test_a_replaced_image_that_comes_damaged_leaves_the_old_one(box, run, cache_path):
+@pytest.mark.parametrize("fault", ["cut", "unavailable"])
+def test_a_replaced_image_that_comes_damaged_or_as_unavailable_leaves_the_old_one(
+    box, run, cache_path, fault
+):
     photo = box.photostream.photos[1]
     run(box)
     before = path_of(cache_path, photo, ".jpg").read_bytes()
     edit(photo, image_revision=1)
-    box.faults.always(f"/{photo.id}_", "cut")
+    box.faults.always(f"/{photo.id}_", fault)
     result = run(box, refresh=True)
     assert not result.complete
     assert path_of(cache_path, photo, ".jpg").read_bytes() == before
     assert old_images(cache_path, photo) == []
     assert [path for path in cache_path.rglob("*flickr-part")] == []
-
-
-def test_the_picture_that_says_unavailable_does_not_replace_an_image(box, run, cache_path):
-    photo = box.photostream.photos[1]
-    run(box)
-    before = path_of(cache_path, photo, ".jpg").read_bytes()
-    edit(photo, image_revision=1)
-    box.faults.always(f"/{photo.id}_", "unavailable")
-    run(box, refresh=True)
-    assert path_of(cache_path, photo, ".jpg").read_bytes() == before
 
 
 def test_videos_keep_poster_and_film_through_a_refresh(sandbox, run, cache_path):
@@ -523,7 +486,7 @@ def test_images_alone_can_be_refreshed(box, run, cache_path):
     edit(photo, image_revision=1, title="2000")
     result = run(box, image_only=True, refresh=True)
     assert calls(box) == {"findByUsername": 1, "getPhotos": 1}
-    assert path_of(cache_path, photo, ".jpg").read_bytes() == image_of(photo, best_key(photo))[1]
+    assert path_of(cache_path, photo, ".jpg").read_bytes() == bytes_of(photo)
     assert old_images(cache_path, photo) == [before]
     assert (result.images, result.infos) == (1, 0)
     assert list(cache_path.rglob("*.json")) == []
@@ -556,7 +519,7 @@ def test_a_refresh_of_information_alone_leaves_the_images_for_the_next(box, run,
     edit(photo, image_revision=1, title="2000")
     run(box, info_only=True, refresh=True)
     run(box, refresh=True)
-    assert path_of(cache_path, photo, ".jpg").read_bytes() == image_of(photo, best_key(photo))[1]
+    assert path_of(cache_path, photo, ".jpg").read_bytes() == bytes_of(photo)
 
 
 def test_a_higher_level_leaves_replaced_images_for_the_next_refresh(box, run, cache_path):
@@ -565,7 +528,7 @@ def test_a_higher_level_leaves_replaced_images_for_the_next_refresh(box, run, ca
     edit(photo, image_revision=1)
     run(box, info_level=1)
     run(box, info_level=1, refresh=True)
-    assert path_of(cache_path, photo, ".jpg").read_bytes() == image_of(photo, best_key(photo))[1]
+    assert path_of(cache_path, photo, ".jpg").read_bytes() == bytes_of(photo)
 
 
 # ------------------------------------------------------------ what failed or was interrupted
@@ -584,7 +547,7 @@ def test_a_refresh_that_failed_is_made_up_for_by_the_next(box, run, cache_path, 
     assert run(box, info_level=2, refresh=True).complete
     assert info_of(cache_path, photo)["title"]["content"] == "2000"
     assert [each["content"] for each in info_of(cache_path, photo)["comments"]] == ["23"]
-    assert path_of(cache_path, photo, ".jpg").read_bytes() == image_of(photo, best_key(photo))[1]
+    assert path_of(cache_path, photo, ".jpg").read_bytes() == bytes_of(photo)
     assert len(old_infos(cache_path, photo)) == 1
     assert len(old_images(cache_path, photo)) == 1
 
@@ -618,13 +581,12 @@ def test_a_refresh_that_was_interrupted_is_made_up_for_by_the_next(box, agent, r
     assert run(box, info_level=2, per_page=2, refresh=True).complete
     for photo in box.photostream.photos:
         assert info_of(cache_path, photo)["title"]["content"] == photo.title
-        image = path_of(cache_path, photo, ".jpg").read_bytes()
-        assert image == image_of(photo, best_key(photo))[1]
+        assert path_of(cache_path, photo, ".jpg").read_bytes() == bytes_of(photo)
         assert len(old_infos(cache_path, photo)) == 1
         assert len(old_images(cache_path, photo)) == 1
 
 
-def test_an_interrupted_refresh_ends_with_status_130(sandbox, run, cache_path):
+def test_an_interrupted_refresh_ends_with_status_130(sandbox, run, program, cache_path):
     photos = [photo_of(number) for number in range(1, 30)]
     box = sandbox(Photostream(photos=photos))
     run(box)
@@ -632,29 +594,13 @@ def test_an_interrupted_refresh_ends_with_status_130(sandbox, run, cache_path):
         edit(photo, image_revision=1)
     box.image_delay = 0.5
     box.reset_counts()
-    command = ["--username", "sandbox", "--cache-path", cache_path, "--refresh"]
-    command += ["--cache-directory-depth", 0, *KEY_ARGUMENTS]
-    program = subprocess.Popen(
-        [sys.executable, "-m", "flickr", *map(str, command)],
-        env=program_environment(box),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    limit = time.monotonic() + 20
-    while box.images == 0 and program.poll() is None and time.monotonic() < limit:
-        time.sleep(0.02)
-    program.send_signal(signal.SIGINT)
-    stdout, stderr = program.communicate(timeout=20)
-    assert program.returncode == 130
-    assert "interrupted" in stdout.splitlines()[-1]
-    assert "Traceback" not in stderr
+    with program(box, "--refresh", "--cache-directory-depth", 0) as process:
+        wait_until(lambda: box.images > 0)
+        interrupted(process)
     box.image_delay = 0.0
     assert run(box, refresh=True).complete
     for photo in photos:
-        image = path_of(cache_path, photo, ".jpg").read_bytes()
-        assert image == image_of(photo, best_key(photo))[1]
+        assert path_of(cache_path, photo, ".jpg").read_bytes() == bytes_of(photo)
 
 
 # ----------------------------------------------------------------------- no longer on Flickr
