@@ -174,14 +174,14 @@ def program(cache_path):
     """
 
     @contextlib.contextmanager
-    def start(box, *arguments, keys: Iterable[str] = KEY_ARGUMENTS):
+    def start(box, *arguments, keys: Iterable[str] = KEY_ARGUMENTS, stderr=subprocess.PIPE):
         command = ["--username", box.photostream.username, "--cache-path", cache_path, *keys]
         with subprocess.Popen(
             [sys.executable, "-m", "flickr", *map(str, command), *map(str, arguments)],
             env=program_environment(box),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
+            stderr=stderr,
             text=True,
             encoding="utf-8",
         ) as process:

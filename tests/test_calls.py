@@ -5,7 +5,6 @@ matters it is empty or all digits, which takes no time to tell the language of.
 """
 
 import collections
-import hashlib
 import itertools
 import json
 import os
@@ -16,7 +15,7 @@ import subprocess
 import sys
 
 import pytest
-from conftest import KEY, SECRET, HeldClock, files_in, program_environment
+from conftest import KEY, SECRET, HeldClock, calls, digest_of, files_in, program_environment
 from sandbox import SIZE_KEYS, Photostream, Sandbox, SandboxPhoto, image_of, sizes_of
 
 import flickr
@@ -80,11 +79,6 @@ def run_until(agent):
     return go
 
 
-def calls(box):
-    """API calls by the last part of the method's name."""
-    return {method.rpartition(".")[2]: count for method, count in box.calls.items()}
-
-
 def listings(box):
     """Calls for a page of the photostream."""
     return box.calls["flickr.people.getPhotos"]
@@ -115,16 +109,12 @@ def fetched_twice(box):
     return [path for path, count in asked.items() if count > 1]
 
 
-def filename_of(photo, extension):
-    return hashlib.md5(f"flickr.{photo.id}".encode()).hexdigest() + extension
-
-
 def lacking(box, cache_path, extension=".jpg"):
     """Ids of the photos that are listed and not on disk, at depth 0."""
     folder = cache_path / box.photostream.username
     names = set(os.listdir(folder)) if folder.exists() else set()
     rows, _, _ = box.photostream.page(1, 10**6)
-    return {photo.id for photo in rows if filename_of(photo, extension) not in names}
+    return {photo.id for photo in rows if digest_of(photo) + extension not in names}
 
 
 def pages_with(box, ids, per_page):
@@ -771,7 +761,7 @@ def test_without_its_state_file_a_mirror_costs_a_look_at_the_listing_and_nothing
 def test_a_cache_that_an_older_program_made_is_adopted(sandbox, agent, cache_path):
     box = sandbox(stream_of(25))
     for photo in box.photostream.photos[5:20]:
-        name = filename_of(photo, ".jpg")
+        name = f"{digest_of(photo)}.jpg"
         path = cache_path.joinpath("sandbox", *name[:4], name)
         path.parent.mkdir(parents=True)
         best = max(sizes_of(photo), key=lambda size: size.width * size.height)

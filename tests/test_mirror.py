@@ -1,13 +1,12 @@
 """The mirror, end to end over HTTP against the sandbox (waypoints 10 to 13)."""
 
-import hashlib
 import io
 import json
 import logging
 from pathlib import Path
 
 import pytest
-from conftest import KEY, SECRET, HeldClock, files_in, run_python
+from conftest import KEY, SECRET, HeldClock, calls, digest_of, files_in, run_python
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -26,10 +25,6 @@ from flickr import CachingStrategy, FlickrPhoto, FlickrUserPhotostreamMirroringA
 
 SIZE_EXTRAS = {f"url_{suffix}" for suffix in flickr.SIZE_LABELS}
 IMAGE_EXTRAS = SIZE_EXTRAS | {"media", "date_upload"}
-
-
-def digest_of(photo):
-    return hashlib.md5(f"flickr.{photo.id}".encode()).hexdigest()
 
 
 def place_of(name, depth=4, username="sandbox"):
@@ -86,11 +81,6 @@ def extras_asked(box):
         if "getPhotos" in request.method
     }
     return set(filter(None, extras.split(",")))
-
-
-def calls(box):
-    """API calls by the last part of the method's name."""
-    return {method.rpartition(".")[2]: count for method, count in box.calls.items()}
 
 
 def wordless(count, **options):

@@ -26,6 +26,7 @@ from conftest import (
     HeldClock,
     files_in,
     program_environment,
+    wait_until,
 )
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -816,32 +817,6 @@ def command_of(box, cache_path, *arguments):
     return [*command, *KEY_ARGUMENTS, *arguments]
 
 
-@contextlib.contextmanager
-def program(box, cache_path, *arguments, **options):
-    """Run the program meanwhile; it does not survive the block."""
-    for stream in ("stdout", "stderr"):
-        options.setdefault(stream, subprocess.PIPE)
-    with subprocess.Popen(
-        command_of(box, cache_path, *arguments),
-        env=program_environment(box),
-        stdin=subprocess.DEVNULL,
-        text=True,
-        encoding="utf-8",
-        **options,
-    ) as process:
-        try:
-            yield process
-        finally:
-            process.kill()
-
-
-def wait_until(happened):
-    end = time.monotonic() + 20
-    while not happened():
-        assert time.monotonic() < end, "it does not happen"
-        time.sleep(0.01)
-
-
 def state_in(cache_path):
     [path] = cache_path.glob(f"*/{flickr.UserCache.STATE_FILENAME}")
     return json.loads(path.read_bytes())
@@ -868,12 +843,12 @@ def has_ended_in_order(process, out, err):
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "SIGTERM"])
 def test_an_interrupt_ends_the_program_in_order_though_all_downloads_hang(
-    sandbox, cache_path, number
+    sandbox, cache_path, number, program
 ):
     box = sandbox(Photostream.generated(60))
     box.faults.script("/img/", *[None] * 20)
     box.faults.always("/img/", "stall")
-    with program(box, cache_path, "--fifo") as process:
+    with program(box, "--fifo") as process:
         wait_until(lambda: box.images == 36)
         seconds, out, err = stop(process, number)
     assert has_ended_in_order(process, out, err)
@@ -885,7 +860,7 @@ def test_an_interrupt_ends_the_program_in_order_though_all_downloads_hang(
     assert state_in(cache_path)["clean"], "the state is saved"
     box.faults.clear()
     box.reset_counts()
-    with program(box, cache_path, "--fifo") as process:
+    with program(box, "--fifo") as process:
         out, err = process.communicate(timeout=30)
     assert process.returncode == 0
     assert box.images == 40, "what was mirrored is not fetched again"
@@ -900,10 +875,10 @@ def test_an_interrupt_ends_the_program_in_order_though_all_downloads_hang(
         ("/img/", {"image_delay": 60}),
     ],
 )
-def test_an_interrupt_does_not_wait_for_an_answer(sandbox, cache_path, where, options):
+def test_an_interrupt_does_not_wait_for_an_answer(sandbox, cache_path, where, options, program):
     box = sandbox(Photostream.generated(60), **options)
     box.faults.always(where, "stall")
-    with program(box, cache_path) as process:
+    with program(box) as process:
         wait_until(lambda: attempts(box, where) > 0)
         time.sleep(0.3)
         seconds, out, err = stop(process)
@@ -921,10 +896,10 @@ def test_an_interrupt_does_not_wait_for_an_answer(sandbox, cache_path, where, op
     ],
     ids=["rate", "pause"],
 )
-def test_an_interrupt_ends_a_wait(sandbox, cache_path, arguments, fault, words):
+def test_an_interrupt_ends_a_wait(sandbox, program, arguments, fault, words):
     box = sandbox(Photostream.generated(20), plain=True)
     box.faults.always("getSizes", fault)
-    with program(box, cache_path, "--image-only", *arguments) as process:
+    with program(box, "--image-only", *arguments) as process:
         lines = []
         for line in process.stderr:
             lines.append(line)
@@ -941,9 +916,11 @@ def test_an_interrupt_ends_a_wait(sandbox, cache_path, arguments, fault, words):
     assert box.api_calls == calls
 
 
-def test_an_interrupt_starts_no_new_photo_where_nothing_is_downloaded_either(sandbox, cache_path):
+def test_an_interrupt_starts_no_new_photo_where_nothing_is_downloaded_either(
+    sandbox, cache_path, program
+):
     box = sandbox(Photostream.generated(6000))
-    with program(box, cache_path, "--info-only") as process:
+    with program(box, "--info-only") as process:
         wait_until(lambda: len(list(cache_path.rglob("*.json"))) > 5)
         seconds, out, err = stop(process)
         named = err.count("Caching information")
@@ -957,10 +934,10 @@ def test_an_interrupt_starts_no_new_photo_where_nothing_is_downloaded_either(san
 
 
 @pytest.mark.parametrize("first", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "SIGTERM"])
-def test_a_second_interrupt_ends_the_program_at_once(sandbox, cache_path, first):
+def test_a_second_interrupt_ends_the_program_at_once(sandbox, program, first):
     box = sandbox(Photostream.generated(40))
     box.faults.always("/img/", "stall")
-    with program(box, cache_path, "--image-only") as process:
+    with program(box, "--image-only") as process:
         wait_until(lambda: box.images == 16)
         process.send_signal(first)
         time.sleep(0.2)
@@ -1028,11 +1005,11 @@ def terminal():
     return Terminal()
 
 
-def test_a_terminal_shows_a_bar_and_the_log_above_it_unbroken(sandbox, cache_path, terminal):
+def test_a_terminal_shows_a_bar_and_the_log_above_it_unbroken(sandbox, program, terminal):
     stream = Photostream.generated(40)
     box = sandbox(stream, image_delay=0.15)
     box.faults.always(stream.photos[30].id, "redirect_scheme")
-    with program(box, cache_path, "--jobs", "4", stderr=terminal.other) as process:
+    with program(box, "--jobs", "4", stderr=terminal.other) as process:
         out, _ = process.communicate(timeout=30)
     terminal.close()
     assert process.returncode == 1
@@ -1053,10 +1030,10 @@ def test_a_terminal_shows_a_bar_and_the_log_above_it_unbroken(sandbox, cache_pat
     assert "1 failed" in bars[-1]
 
 
-def test_the_bar_stands_still_where_nothing_is_new(sandbox, cache_path, terminal, mirror):
+def test_the_bar_stands_still_where_nothing_is_new(sandbox, program, terminal, mirror):
     box = sandbox(Photostream.generated(7))
     mirror(box)
-    with program(box, cache_path, stderr=terminal.other) as process:
+    with program(box, stderr=terminal.other) as process:
         out, _ = process.communicate(timeout=30)
     terminal.close()
     assert process.returncode == 0
@@ -1064,9 +1041,9 @@ def test_the_bar_stands_still_where_nothing_is_new(sandbox, cache_path, terminal
     assert "Traceback" not in terminal.text
 
 
-def test_an_interrupt_on_a_terminal_leaves_no_broken_line(sandbox, cache_path, terminal):
+def test_an_interrupt_on_a_terminal_leaves_no_broken_line(sandbox, program, terminal):
     box = sandbox(Photostream.generated(200), image_delay=0.2)
-    with program(box, cache_path, "--image-only", stderr=terminal.other) as process:
+    with program(box, "--image-only", stderr=terminal.other) as process:
         wait_until(lambda: box.images > 40)
         seconds, out, _ = stop(process)
     terminal.close()
@@ -1105,9 +1082,9 @@ def test_quiet_shows_only_warnings_errors_and_the_last_line(sandbox, cache_path,
     assert len(done.stdout.splitlines()) == 1
 
 
-def test_quiet_shows_no_bar_on_a_terminal(sandbox, cache_path, terminal):
+def test_quiet_shows_no_bar_on_a_terminal(sandbox, program, terminal):
     box = sandbox(Photostream.generated(20), image_delay=0.1)
-    with program(box, cache_path, "--quiet", stderr=terminal.other) as process:
+    with program(box, "--quiet", stderr=terminal.other) as process:
         out, _ = process.communicate(timeout=30)
     terminal.close()
     assert process.returncode == 0
