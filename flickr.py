@@ -330,7 +330,8 @@ def _loaded_detector_factory() -> Any:
                 alpha = self.alpha + self.random.gauss(0.0, 1.0) * self.ALPHA_WIDTH
                 shares = self._shares(before, likelihoods, alpha / self.BASE_FREQ)
                 sums = [sum_ + share for sum_, share in zip(sums, shares, strict=True)]
-                second, first = sorted(sums)[-2:]
+                # None of the unlikely ones ever has more than a likely one.
+                second, first = sorted([0.0, *sums[:-1]])[-2:]
                 if first - second > self.n_trial - trial:
                     break
             likely = iter(sums)

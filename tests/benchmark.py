@@ -383,7 +383,7 @@ def benchmark(options: argparse.Namespace) -> bool:
         is_met &= value <= most
         row(name, text, f"<= {most:g}", value <= most)
 
-    heading(f"Time, in times of {rival_name}'s with {CURL_TRANSFERS} transfers")
+    heading(f"Time, as a multiple of {rival_name} with {CURL_TRANSFERS} transfers")
     row(rival_name, f"{fastest.seconds:.2f} s")
     for name, _, most in KINDS:
         run = best(runs[name])
