@@ -38,6 +38,7 @@ import secrets
 import shlex
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 import tempfile
@@ -278,7 +279,10 @@ def _loaded_detector_factory() -> Any:
         def _likelihoods(self, ngram: str) -> list[float] | None:
             """Return how likely an n-gram is in each language, None if it tells nothing."""
             place = len(ngram) - 1
-            likelihoods = [each.freq.get(ngram, 0) / each.n_words[place] for each in self._profiles]
+            likelihoods = [
+                each.freq[ngram] / each.n_words[place] if ngram in each.freq else 0.0
+                for each in self._profiles
+            ]
             return likelihoods if ngram != " " and any(likelihoods) else None
 
         def _create_detector(self) -> Detector:
@@ -307,28 +311,33 @@ def _loaded_detector_factory() -> Any:
             for character in self.text:
                 ngram.add_char(character)
                 if not ngram.capitalword:
-                    ends = (ngram.grams[-length:] for length in range(1, len(ngram.grams) + 1))
-                    ngrams += filter(self._likelihoods, ends)
+                    grams = ngram.grams
+                    ngrams += (grams[-1], grams[-2:], grams)[: len(grams)]
             return ngrams
 
         def _detect_block(self) -> None:
             self.cleaning_text()
             ngrams = self._extract_ngrams()
+            rows = {ngram: row for ngram in set(ngrams) if (row := self._likelihoods(ngram))}
+            ngrams = [ngram for ngram in ngrams if ngram in rows]
             if not ngrams:
                 raise LangDetectException(ErrorCode.CantDetectError, "No features in text.")
-            rows = {ngram: self._likelihoods(ngram) for ngram in ngrams}
             is_likely = [*map(any, zip(*rows.values(), strict=True))]
-            for ngram, row in rows.items():
-                rows[ngram] = [*itertools.compress(row, is_likely), 0.0]
-            likelihoods = [rows[ngram] for ngram in ngrams]
             languages = len(self.langlist)
             unlikely = languages - sum(is_likely)
             before = [1 / languages] * (languages - unlikely) + [unlikely / languages]
+            narrowed = functools.cache(
+                lambda ngram: [*itertools.compress(rows[ngram], is_likely), 0.0]
+            )
+
+            def drawn() -> list[float]:
+                return narrowed(self.random.choice(ngrams))
+
             sums = [0.0] * len(before)
             self.random.seed(self.seed)
             for trial in range(1, self.n_trial + 1):
                 alpha = self.alpha + self.random.gauss(0.0, 1.0) * self.ALPHA_WIDTH
-                shares = self._shares(before, likelihoods, alpha / self.BASE_FREQ)
+                shares = self._shares(before, drawn, alpha / self.BASE_FREQ)
                 sums = [sum_ + share for sum_, share in zip(sums, shares, strict=True)]
                 # None of the unlikely ones ever has more than a likely one.
                 second, first = sorted([0.0, *sums[:-1]])[-2:]
@@ -338,10 +347,9 @@ def _loaded_detector_factory() -> Any:
             self.langprob = [next(likely) / self.n_trial if each else 0.0 for each in is_likely]
 
         def _shares(
-            self, shares: list[float], likelihoods: list[list[float]], weight: float
+            self, shares: list[float], drawn: Callable[[], list[float]], weight: float
         ) -> list[float]:
             """Draw n-grams until one language has all but nothing of what there is."""
-            drawn = functools.partial(self.random.choice, likelihoods)
             shares = [share * (weight + q) for share, q in zip(shares, drawn(), strict=True)]
             for draws in itertools.count(0, 5):
                 total = sum(shares)
@@ -391,8 +399,17 @@ class _Detecting:
         self._threads = [
             threading.Thread(target=work, daemon=True) for work in (self._write, self._read)
         ]
-        for thread in self._threads:
-            thread.start()
+        try:
+            for thread in self._threads:
+                thread.start()
+        except RuntimeError as error:
+            self._process.kill()
+            raise OSError(str(error)) from None
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether nothing more can be asked."""
+        return self._ended
 
     @property
     def load(self) -> int:
@@ -400,7 +417,10 @@ class _Detecting:
         return len(self._asked)
 
     def ask(self, texts: list[str]) -> _Tags:
-        """Return the tags of texts, to be; BrokenPipeError if the process has ended."""
+        """Return the tags of texts, to be.
+
+        BrokenPipeError if the process has ended, CancelledError if it was closed.
+        """
         tags: _Tags = concurrent.futures.Future()
         with self._lock:
             if self._ended:
@@ -411,7 +431,9 @@ class _Detecting:
         return tags
 
     def close(self) -> None:
-        """End the process."""
+        """End the process; what it was asked is cancelled."""
+        for _, tags in list(self._asked):
+            tags.cancel()
         self._process.kill()
         self._process.wait()
         self._to_ask.put([])
@@ -427,15 +449,17 @@ class _Detecting:
 
     def _read(self) -> None:
         # Anything else than an answer ends it as well.
-        with contextlib.suppress(OSError, ValueError, IndexError), self._process.stdout as pipe:
+        odd = OSError, ValueError, TypeError, IndexError, concurrent.futures.InvalidStateError
+        with contextlib.suppress(*odd), self._process.stdout as pipe:
             for line in pipe:
-                tags = json.loads(line)
-                texts, answer = self._asked.popleft()
-                answer.set_result(dict(zip(texts, tags, strict=True)))
+                texts, answer = self._asked[0]
+                answer.set_result(dict(zip(texts, json.loads(line), strict=True)))
+                self._asked.popleft()
         with self._lock:
             self._ended = True
-            while self._asked:
-                self._asked.popleft()[1].set_exception(BrokenPipeError())
+        for _, answer in self._asked:
+            with contextlib.suppress(concurrent.futures.InvalidStateError):
+                answer.set_exception(BrokenPipeError())
         self._to_ask.put([])
 
 
@@ -447,11 +471,11 @@ class LanguageDetector:
     """Detects the languages of many labels, in processes of its own.
 
     Detection is by far the heaviest computation of a mirror; in the same process it would
-    take its time from the downloads. The processes are started when first needed, give way to
-    the downloads where there are not enough cores for all, and end with this one.
+    take its time from the downloads. The processes are started when needed, give way to the
+    downloads where there are not enough cores for all, and end with this one.
 
-    :param processes: How many at most, of 60 MB each; with 0 detection happens in the calling
-        thread.
+    :param processes: How many at most, of some 60 MB each; with 0 detection happens in the
+        calling thread.
     """
 
     MOST_KNOWN = 10_000
@@ -474,7 +498,10 @@ class LanguageDetector:
         self._ask(letters_of(label.content) for label in labels if not label._locale)
 
     def detect(self, labels: Iterable[Label]) -> None:
-        """See to it that each label has its locale."""
+        """See to it that each label has its locale.
+
+        :raise concurrent.futures.CancelledError: If :meth:`close` comes in between.
+        """
         waiting = [(label, letters_of(label.content)) for label in labels if not label._locale]
         tags = self._ask(letters for _, letters in waiting)
         for label, letters in waiting:
@@ -484,6 +511,7 @@ class LanguageDetector:
         """End the processes; more labels would start new ones."""
         with self._lock:
             processes, self._processes = self._processes, []
+            self._tags = {text: tag for text, tag in self._tags.items() if isinstance(tag, str)}
         for process in processes:
             process.close()
 
@@ -507,7 +535,7 @@ class LanguageDetector:
             return {text: self._tags[text] for text in wanted if text in self._tags}
 
     def _take_down(self, tags: _Tags) -> None:
-        if tags.exception() is None:
+        if not tags.cancelled() and tags.exception() is None:
             self._tags.update(tags.result())
 
     def _tag_of(self, letters: str, tags: str | _Tags | None) -> str:
@@ -517,10 +545,12 @@ class LanguageDetector:
             except OSError:
                 # It was killed, or never came up: this process can do it too.
                 LOGGER.debug("A process that detects languages ended; going on without it")
+                tags = self._tags[letters] = detect_language_tag(letters)
         return tags if isinstance(tags, str) else detect_language_tag(letters)
 
     def _least_busy(self) -> _Detecting | None:
-        process = min(self._processes, key=lambda each: each.load, default=None)
+        alive = (each for each in self._processes if not each.has_ended)
+        process = min(alive, key=lambda each: each.load, default=None)
         if len(self._processes) < self._most_processes and (process is None or process.load >= 2):
             try:
                 process = _Detecting()
@@ -878,14 +908,16 @@ class FlickrPhoto:
 
     @sizes.setter
     def sizes(self, sizes: Iterable[FlickrPhotoSize]) -> None:
-        self._sizes = list(sizes)
-        if any(size.media == "video" for size in self._sizes):
+        sizes = list(sizes)
+        if any(size.media == "video" for size in sizes):
             self._media = "video"
-        pictures = [each for each in self._sizes if each.media == "photo" and each.pixels]
+        pictures = [each for each in sizes if each.media == "photo" and each.pixels]
         self._best_size = max(pictures, key=lambda size: size.pixels, default=None)
         self._best_original = max(
             pictures, key=lambda size: (size.pixels, size.label == "Original"), default=None
         )
+        # Last, as another thread may be looking.
+        self._sizes = sizes
 
     @property
     def best_size(self) -> FlickrPhotoSize | None:
@@ -1406,6 +1438,8 @@ def _new_session() -> requests.Session:
     requests is imported here and where it is used, as it takes most of the time that this
     module would take to import.
     """
+    import http.cookiejar
+
     import requests
 
     class Session(requests.Session):
@@ -1415,6 +1449,8 @@ def _new_session() -> requests.Session:
             self.auth = _unchanged
             self.hooks["response"].append(_refuse_downgrade)
             self.headers["User-Agent"] = f"mirror-flickr/{__version__}"
+            # Nor cookies: whoever looks at public photos need not be told from others.
+            self.cookies.set_policy(http.cookiejar.DefaultCookiePolicy(allowed_domains=[]))
             self._blank = self.prepare_request(requests.Request("GET", FLICKR_API_URL))
             self._settings: dict[str, Any] = {}
 
@@ -1423,9 +1459,9 @@ def _new_session() -> requests.Session:
         ) -> requests.Response:
             """Return the answer to a GET request, its body still to be read.
 
-            As :meth:`get` does, for a fraction of what it takes: that works out anew, for
-            each request, what is the same for all, and reads proxies and CAs from the
-            environment.
+            As :meth:`get` does for a session without cookies, for a fraction of what it takes:
+            that works out anew, for each request, what is the same for all, and reads proxies
+            and CAs from the environment.
             """
             request = self._blank.copy()
             request.headers.update(headers)
@@ -2004,7 +2040,7 @@ def is_whole_file(path: pathlib.Path) -> bool:
     return True
 
 
-# Each file's own name while it is written: no two programs' are the same, nor two files'.
+# What each file's name has in it while it is written: never the same for two files.
 _OWN_NAMES = map((secrets.token_hex(6) + "{:x}").format, itertools.count())
 
 
@@ -2032,7 +2068,7 @@ def written_whole(
     partials = set() if partials is None else partials
     partials.add(name)
     try:
-        # Most images fit into the buffer, and are written in one go once they are whole.
+        # What fits into the buffer is written in one go, once it is whole.
         with os.fdopen(handle, "wb", buffering=1 << 18) as file:
             yield file
             file.flush()
@@ -2148,14 +2184,19 @@ class UserCache:
         """Return where a photo's file is, by its name: in ``f/b/2/e/`` at depth 4."""
         return pathlib.Path(self._name_of(filename))
 
-    # Two files of each of millions of photos: names will do, paths take ten times as long.
-
     def _name_of(self, filename: str) -> str:
+        # There are two files of each of millions of photos, and paths take ten times as long.
         return os.sep.join((self._root, *filename[: self.depth], filename))
 
     def has(self, filename: str) -> bool:
-        """Tell whether a photo's file is there."""
-        return os.path.isfile(self._name_of(filename))
+        """Tell whether a photo's file is there.
+
+        :raise OSError: If that can't be told.
+        """
+        try:
+            return stat.S_ISREG(os.stat(self._name_of(filename)).st_mode)
+        except (FileNotFoundError, NotADirectoryError):
+            return False
 
     @contextlib.contextmanager
     def writing(self, filename: str, date: int | None = None) -> Iterator[BinaryIO]:
@@ -2172,7 +2213,7 @@ class UserCache:
         if folder in self._made:
             return
         above = os.path.dirname(folder)
-        if folder == self._root:
+        if folder in (self._root, above):
             os.makedirs(folder, exist_ok=True)
         else:
             self._make_folder(above)
@@ -3418,9 +3459,18 @@ class FlickrUserPhotostreamMirroringAgent:
             date = self.cache.date_of(photo.filename_of(self.__best_size_of(photo)))
         return None not in (date, photo.last_update) and photo.last_update > date
 
-    def expect(self, photos: Iterable[FlickrPhoto]) -> None:
-        """Begin with what :meth:`mirror_info` of each of these photos will take longest for."""
-        labels = ((photo.title, photo.description)[: self._info_level + 1] for photo in photos)
+    @property
+    def foresees_texts(self) -> bool:
+        """Whether the texts of photos are known before :meth:`mirror_info` of each.
+
+        Not where their comments are wanted, which only a call tells.
+        """
+        return self._info_level in (0, 1) and not (self._dry_run or self._refresh or self._verify)
+
+    def foresee_texts(self, photos: Iterable[FlickrPhoto]) -> None:
+        """Begin with what :meth:`mirror_info` of these photos will take longest for."""
+        new = (photo for photo in photos if not self.cache.has(photo.info_filename))
+        labels = ((photo.title, photo.description)[: self._info_level + 1] for photo in new)
         self._languages.foresee(filter(None, itertools.chain.from_iterable(labels)))
 
     def foresee_image(self, photo: FlickrPhoto) -> Outcome:
@@ -3591,6 +3641,7 @@ class FlickrUserPhotostreamMirroringAgent:
             has_comments = photo.comment_count != 0
             photo.comments = self._api.get_photo_comments(photo.id) if has_comments else []
         labels = [photo.title, *filter(None, [photo.description]), *(photo.comments or ())]
+        self._clock.check()
         self._languages.detect(labels)
         info: dict[str, Any] = {"title": _label_json(photo.title)}
         if level >= 1:
@@ -3852,10 +3903,7 @@ class _MirrorRun:
         if agent._refresh:
             self._refresh_part = _Part(self._image_lane, agent.refresh, True, True, set())
         self._result.given_up = len(set().union(*(part.unavailable for part in self._parts)))
-        self._asks_for_new_texts = not (
-            agent._info_level is None or agent._refresh or agent._verify or foresee
-        )
-        if self._asks_for_new_texts and not self._ledger.infos:
+        if agent.foresees_texts and not self._ledger.infos:
             agent._languages.start()
         self._save(clean=False)
 
@@ -3920,10 +3968,8 @@ class _MirrorRun:
         self._open_pages.append(open_page)
         # Before any thread logs what it does: a bar may come to stand in the log's place.
         self._tell_progress()
-        if self._asks_for_new_texts:
-            known = self._ledger.done(images=False, info_level=self._agent._info_level)
-            new = (answer.rows[index] for number, index in look.photos if number not in known)
-            self._agent.expect(row for row in new if isinstance(row, FlickrPhoto))
+        if self._agent.foresees_texts:
+            self._agent.foresee_texts(self._new_ones(look, answer.rows))
         for number, index in look.photos:
             row = answer.rows[index]
             if isinstance(row, FlickrPhoto):
@@ -3933,6 +3979,22 @@ class _MirrorRun:
                 open_page.failed_images.add(number)
                 open_page.failed_infos.add(number)
         self._settle_if_done(open_page)
+
+    def _new_ones(self, look: Look, rows: Sequence[Any]) -> Iterator[FlickrPhoto]:
+        """Give the photos of a page whose information is to be mirrored, as far as is known."""
+        numbers = [number for number, _ in look.photos]
+        known = self._ledger.done(images=False, info_level=self._agent._info_level)
+        # Of a million photos there may be many ranges.
+        known &= span(min(numbers), max(numbers))
+        for number, index in look.photos:
+            row = rows[index]
+            if (
+                number not in known
+                and isinstance(row, FlickrPhoto)
+                and row.id not in self._ledger.unavailable_infos
+                and (self._agent._videos or row.media != "video")
+            ):
+                yield row
 
     def _start(self, open_page: _OpenPage, number: int, photo: FlickrPhoto) -> None:
         self._result.seen = self._survey.seen_count
@@ -4074,9 +4136,10 @@ class _MirrorRun:
         deadline = time.monotonic() + self.GRACE_SECONDS
         for lane in lanes:
             lane.close()
+        # Whoever waits for a language waits no longer.
+        self._agent._languages.close()
         for lane in lanes:
             lane.join(deadline)
-        self._agent._languages.close()
         if "cache" in self._agent.__dict__:
             self._agent.cache.drop_partials()
         if trouble is Stopped or not self._agent._stop_asked:

@@ -856,6 +856,41 @@ def test_the_state_file_is_written_whenever_a_page_is_finished(sandbox, run, cac
     assert len(different) >= 3
 
 
+def test_no_language_is_detected_of_what_is_on_disk(
+    sandbox, agent, cache_path, tmp_path, monkeypatch
+):
+    box = sandbox(Photostream.generated(30))
+    options = {"info_only": True, "info_level": 1, "per_page": 5}
+    agent(box, **options).run()
+    before = contents(cache_path)
+    box.photostream.remove(box.photostream.photos[0].id)
+    started = tmp_path / "started"
+    program = tmp_path / "python"
+    program.write_text(f"#!/bin/sh\ntouch '{started}'\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(flickr.sys, "executable", str(program))
+    box.reset_counts()
+    assert agent(box, **options).run().complete
+    assert listings(box) >= 6, "all pages are looked at again"
+    assert contents(cache_path) == before
+    assert not started.exists()
+
+
+@pytest.mark.parametrize("dry_run", [False, True])
+def test_a_folder_that_can_not_be_looked_into_is_told_of(sandbox, agent, cache_path, dry_run):
+    box = sandbox(stream_of(3))
+    agent(box, image_only=True).run()
+    box.reset_counts()
+    (cache_path / "sandbox" / STATE).unlink()
+    for path in (cache_path / "sandbox").iterdir():
+        if path.is_dir():
+            shutil.rmtree(path)
+            path.symlink_to(path.name)  # which leads round in circles, for root too
+    with pytest.raises(flickr.MirrorError, match=f"cannot mirror: .*{cache_path}"):
+        agent(box, image_only=True, dry_run=dry_run).run()
+    assert box.images == 0
+
+
 # ------------------------------------------------------------------------- the last line
 
 

@@ -1,6 +1,8 @@
 """Languages: locales, labels, and telling what language a text is in (waypoint 4)."""
 
 import random
+import time
+from concurrent.futures import CancelledError, ThreadPoolExecutor
 
 import langdetect
 import pytest
@@ -456,6 +458,75 @@ def test_the_languages_asked_for_at_the_end_of_a_detector_are_told_too():
         flickr.detect_locale(label.content) for label in labels[:3]
     ]
     detector.close()
+
+
+@pytest.mark.parametrize("answer", ['["fr"]', "[]", "5", "null", '{"a": 1}', "Traceback", "\\xff"])
+def test_a_process_that_answers_oddly_is_not_waited_for(monkeypatch, tmp_path, answer):
+    program = tmp_path / "python"
+    program.write_text(f"#!/bin/sh\nread texts\nprintf '{answer}\\n'\nexec cat > /dev/null\n")
+    program.chmod(0o755)
+    monkeypatch.setattr(flickr.sys, "executable", str(program))
+    detector = flickr.LanguageDetector(processes=1)
+    labels = [Label.detecting("Le pont de Saigon"), Label.detecting("Đoàn công tác tại Côn Đảo")]
+    detector.detect(labels)
+    assert [str(label._locale) for label in labels] == ["fra", "vie"]
+    detector.close()
+
+
+def test_when_one_process_is_killed_the_other_goes_on():
+    detector = flickr.LanguageDetector(processes=2)
+    try:
+        labels = [Label.detecting(text) for text in odd_texts()]
+        detector.foresee(labels[:100])
+        detector.detect(labels[:100])
+        first, _ = detector._processes
+        first._process.kill()
+        for thread in first._threads:
+            thread.join(5)
+        flickr.detect_language_tag.cache_clear()
+        detector.detect(labels)
+        assert looked_at_here() == 0
+    finally:
+        detector.close()
+
+
+def test_what_was_asked_of_a_detector_that_was_closed_is_asked_again():
+    detector = flickr.LanguageDetector(processes=1)
+    labels = [Label.detecting(photo.title) for photo in Photostream.generated(200).photos]
+    detector.foresee(labels)
+    detector.close()
+    flickr.detect_language_tag.cache_clear()
+    try:
+        detector.detect(labels)
+        assert looked_at_here() == 0
+    finally:
+        detector.close()
+
+
+def test_who_waits_for_a_language_waits_no_longer_when_the_detector_is_closed():
+    detector = flickr.LanguageDetector(processes=1)
+    labels = [Label.detecting(photo.title) for photo in Photostream.generated(3000).photos]
+    with ThreadPoolExecutor() as threads:
+        waiting = threads.submit(detector.detect, labels)
+        while not detector._processes:
+            time.sleep(0.01)
+        detector.close()
+        with pytest.raises(CancelledError):
+            waiting.result(timeout=5)
+
+
+def test_a_text_that_a_killed_process_was_asked_is_looked_at_here_once():
+    detector = flickr.LanguageDetector(processes=1)
+    try:
+        detector.detect([Label.detecting("Le pont de Saigon")])
+        detector._processes[0]._process.kill()
+        flickr.detect_language_tag.cache_clear()
+        for _ in range(3):
+            detector.detect([Label.detecting("La rue Catinat")])
+        told = flickr.detect_language_tag.cache_info()
+        assert told.misses == 1
+    finally:
+        detector.close()
 
 
 def test_a_process_that_is_killed_does_not_take_the_answers_with_it():

@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import pty
+import random
 import re
 import signal
 import struct
@@ -30,7 +31,7 @@ from conftest import (
 )
 from hypothesis import example, given
 from hypothesis import strategies as st
-from sandbox import FAULT_KINDS, Photostream, sizes_of
+from sandbox import DESCRIPTIONS, FAULT_KINDS, Photostream, sizes_of
 
 import flickr
 from flickr import (
@@ -931,6 +932,29 @@ def test_an_interrupt_starts_no_new_photo_where_nothing_is_downloaded_either(
     assert state_in(cache_path)["clean"]
     assert written < 6000
     assert named - written <= 16, "only what was being written is dropped"
+
+
+@pytest.mark.parametrize("info_level", [1, 2])
+def test_nothing_is_written_any_more_when_a_stopped_run_has_ended(
+    sandbox, agent, cache_path, info_level
+):
+    stream = Photostream.generated(600, comments_every=2)
+    words = " ".join(DESCRIPTIONS).split()
+    for number, photo in enumerate(stream.photos):
+        # Seconds of detection are ahead when the run is stopped.
+        photo.description = " ".join(random.Random(number).choices(words, k=400))
+    box = sandbox(stream)
+    mirroring = agent(box, info_only=True, info_level=info_level, calls_per_hour=10**6)
+    with ThreadPoolExecutor(1) as threads:
+        running = threads.submit(mirroring.run)
+        wait_until(lambda: len(list(cache_path.rglob("*.json"))) > 5)
+        mirroring.stop()
+        with pytest.raises(flickr.Stopped):
+            running.result(timeout=10)
+    assert not [each for each in threading.enumerate() if each.name.startswith("information")]
+    before = sorted(cache_path.rglob("*"))
+    time.sleep(0.3)
+    assert sorted(cache_path.rglob("*")) == before
 
 
 @pytest.mark.parametrize("first", [signal.SIGINT, signal.SIGTERM], ids=["Ctrl-C", "SIGTERM"])
