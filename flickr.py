@@ -3803,6 +3803,7 @@ class _MirrorRun:
     OPEN_PAGES = 2
     DISK_WORKERS = 4
     INFO_WORKERS = 8
+    TEXT_WORKERS = 2
     SYNC_PHOTOS = 100
     GRACE_SECONDS = 1.5
     MOST_REPORTED = 100
@@ -3821,8 +3822,10 @@ class _MirrorRun:
         else:
             # More than there are places on the wire: some are writing to the disk.
             self._image_lane = Lane("image", agent._jobs + self.DISK_WORKERS, self._events)
-            # Texts wait for Flickr's API and for their languages; images need not.
-            workers = min(agent._jobs, self.INFO_WORKERS)
+            # Texts wait for Flickr's API and for their languages; images need not. Where no call
+            # is waited for, more threads are only in the downloads' way.
+            workers = self.TEXT_WORKERS if agent.foresees_texts else self.INFO_WORKERS
+            workers = min(agent._jobs, workers)
             self._info_lane = Lane("information", workers, self._events)
         self._done_count = 0
         self._reading = False
