@@ -936,18 +936,18 @@ def test_an_interrupt_starts_no_new_photo_where_nothing_is_downloaded_either(
 
 @pytest.mark.parametrize("info_level", [1, 2])
 def test_nothing_is_written_any_more_when_a_stopped_run_has_ended(
-    sandbox, agent, cache_path, info_level
+    sandbox, agent, cache_path, caplog, info_level
 ):
     stream = Photostream.generated(600, comments_every=2)
     words = " ".join(DESCRIPTIONS).split()
     for number, photo in enumerate(stream.photos):
         # Seconds of detection are ahead when the run is stopped.
-        photo.description = " ".join(random.Random(number).choices(words, k=400))
+        photo.description = " ".join(random.Random(number).choices(words, k=1500))
     box = sandbox(stream)
     mirroring = agent(box, info_only=True, info_level=info_level, calls_per_hour=10**6)
     with ThreadPoolExecutor(1) as threads:
         running = threads.submit(mirroring.run)
-        wait_until(lambda: len(list(cache_path.rglob("*.json"))) > 5)
+        wait_until(lambda: lines_about(caplog, "Caching information"))
         mirroring.stop()
         with pytest.raises(flickr.Stopped):
             running.result(timeout=10)
