@@ -388,17 +388,6 @@ class Terminal:
         self.read_until(prompt)
         os.write(self._ours, text.encode())
 
-    def interrupt(self, prompt):
-        """Press Ctrl-C once the terminal shows the prompt.
-
-        And again as people do: Python misses one that comes right before it begins to read.
-        """
-        self.answer(prompt, "\x03")
-        try:
-            self.program.wait(timeout=3)
-        except subprocess.TimeoutExpired:
-            os.write(self._ours, b"\x03")
-
     def end(self):
         """Read what is left and return the exit status."""
         limit = time.monotonic() + 20
@@ -493,7 +482,7 @@ def test_an_empty_answer_and_the_end_of_input_at_the_prompt_are_one_line_and_sta
 
 def test_an_interrupt_at_the_prompt_ends_with_status_130(empty, terminal):
     screen = terminal(empty)
-    screen.interrupt(KEY_PROMPT)
+    screen.answer(KEY_PROMPT, "\x03")  # Ctrl-C
     assert screen.end() == 130
     assert "Traceback" not in screen.shown
 
