@@ -373,9 +373,15 @@ class Terminal:
             stdout=theirs,
             stderr=theirs,
             start_new_session=True,
-            preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0),
+            preexec_fn=self._take_the_terminal,
         )
         os.close(theirs)
+
+    @staticmethod
+    def _take_the_terminal():
+        fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+        # Tests that run in the background may have been started deaf to Ctrl-C.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
 
     def read_until(self, text):
         """Read on until the terminal shows a text; AssertionError if the program ends before."""
